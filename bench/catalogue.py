@@ -1,0 +1,54 @@
+"""What there is to choose from, read from the sources without importing them: neither torch nor ray is needed to look around."""
+
+import ast
+import importlib.metadata
+from pathlib import Path
+
+from bench.tasks import TASKS
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def described(folder: str, *, defining: str | None = None, decorated: str | None = None) -> list[dict[str, str]]:
+    """List a folder's modules by name and the first line of their docstring.
+
+    Args:
+        folder: Relative to the repository.
+        defining: List only modules that define this function.
+        decorated: List only modules that call this function, under the names that it is called with.
+    """
+    rows = []
+    for file in sorted((REPOSITORY / folder).glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", None) == decorated]
+        names = [call.args[0].value for call in calls if call.args and isinstance(call.args[0], ast.Constant)]
+        if defining is not None and any(isinstance(node, ast.FunctionDef) and node.name == defining for node in tree.body):
+            names = [file.stem]
+        rows += [{"name": name, "description": summary} for name in names if file.stem != "__init__"]
+    return rows
+
+
+def tasks() -> list[dict[str, str | int | float]]:
+    """List the tasks."""
+    return [
+        {
+            "name": task.name,
+            "channels": task.channels,
+            "loss_weight": task.loss_weight,
+            "metric": f"{task.metric_title} ({task.unit})",
+            "better": "higher" if task.higher_is_better else "lower",
+        }
+        for task in TASKS.values()
+    ]
+
+
+def backbones() -> list[dict[str, str]]:
+    """List the Swins: the suite's own and timm's, read from the source of the installed timm."""
+    timm = Path(str(importlib.metadata.distribution("timm").locate_file("timm/models/swin_transformer.py")))
+    rows = []
+    for file, origin in ((REPOSITORY / "bench/model/backbone.py", "this suite"), (timm, "timm")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and any(getattr(d, "id", None) == "register_model" for d in node.decorator_list):
+                rows.append({"name": node.name, "origin": origin, "description": (ast.get_docstring(node) or "").partition("\n")[0]})
+    return rows

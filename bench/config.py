@@ -1,0 +1,199 @@
+"""The configuration of a trial: frozen, typed, keyword-only; and its name, a hash.
+
+A trial's `run_id` holds everything that can change its result and nothing else: paths, devices and numbers of workers are not in it.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import dacite
+
+from bench.data.synthetic import SyntheticConfig
+from bench.tasks import TASK_NAMES, TASKS
+from methods import METHODS
+from methods.base import MethodConfig
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+SOURCES = ("synthetic", "pascal_context")
+
+
+class ConfigError(ValueError):
+    """A configuration is wrong; the message says what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """The backbone.
+
+    Attributes:
+        name: A Swin of timm's registry.
+        weights: "timm", "demo", "scratch", or "sha256:<hex>" of a file that is given on the command line.
+        drop_path: Stochastic depth of the last block; rises linearly from 0.
+    """
+
+    name: str = "swin_tiny_patch4_window7_224"
+    weights: str = "timm"
+    drop_path: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The data set.
+
+    Attributes:
+        source: "synthetic" (rendered on demand from `synthetic`) or "pascal_context" (a PASCAL_MT directory given on the command line).
+        fingerprint: Identity of a PASCAL_MT directory; None for synthetic data, which its configuration identifies.
+        synthetic: What to render.
+    """
+
+    source: str = "synthetic"
+    fingerprint: str | None = None
+    synthetic: SyntheticConfig | None = None
+
+    def __post_init__(self) -> None:
+        require("data.source", self.source, SOURCES)
+        if (self.source == "synthetic") != (self.synthetic is not None):
+            raise ConfigError("data.synthetic must be given for source 'synthetic' and for no other")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """How a trial trains; the defaults are the MTLoRA release's.
+
+    Attributes:
+        epochs, warmup_epochs: Length of training, and of the linear warm-up in it.
+        batch_size: Images a step; the last incomplete batch of an epoch is dropped.
+        image_size: Side of the square input in pixels.
+        peak_lr, warmup_lr, min_lr: Learning rate at the top, at step 0 and at the end of the cosine.
+        weight_decay: AdamW's, on all but biases and 1-D parameters.
+        clip_norm: Largest norm of the gradient; None does not clip.
+        precision: "fp32", or autocast to "bf16" or "fp16" (with loss scaling) in training; evaluation is fp32.
+        flip, rotation, scale: Augmentation: whether to flip, largest angle in degrees, range of the scale.
+        threads: CPU threads of torch. Part of the configuration, because the number of threads changes sums.
+    """
+
+    epochs: int = 300
+    warmup_epochs: float = 20
+    batch_size: int = 32
+    image_size: int = 448
+    peak_lr: float = 3.125e-5
+    warmup_lr: float = 3.125e-8
+    min_lr: float = 3.125e-7
+    weight_decay: float = 0.05
+    clip_norm: float | None = 5.0
+    precision: str = "fp32"
+    flip: bool = True
+    rotation: float = 20.0
+    scale: tuple[float, float] = (0.75, 1.25)
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        require("recipe.precision", self.precision, PRECISIONS)
+        for name in ("epochs", "batch_size", "image_size", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"recipe.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ConfigError(f"recipe.warmup_epochs must lie in [0, epochs = {self.epochs}], got {self.warmup_epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One training run."""
+
+    method_name: str
+    method: MethodConfig
+    tasks: tuple[str, ...] = TASK_NAMES
+    seed: int = 0
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    decoder_channels: tuple[int, ...] = (18, 36, 72, 144)
+    data: DataConfig
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+
+    def __post_init__(self) -> None:
+        require("method", self.method_name, METHODS)
+        if type(self.method) is not METHODS[self.method_name].config:
+            raise ConfigError(f"method {self.method_name!r} takes a {METHODS[self.method_name].config.__name__}, got {self.method!r}")
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ConfigError(f"tasks must be one or more different tasks, got {self.tasks}")
+        for task in self.tasks:
+            require("tasks", task, TASKS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; `from_dict` turns them back."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.name.startswith("method")}
+        plain = {name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for name, value in plain.items()}
+        return json.loads(json.dumps({"method": {"name": self.method_name} | dataclasses.asdict(self.method)} | plain))
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "TrialConfig":
+        """Build a trial from plain types.
+
+        Raises:
+            ConfigError: Unknown key (a near name is suggested), wrong type, or a value that is not allowed.
+        """
+        plain = dict(plain)
+        method = dict(plain.pop("method", {}))
+        name = method.pop("name", None)
+        require("method.name", name, METHODS)
+        return parse(cls, plain | {"method_name": name, "method": parse(METHODS[name].config, method, "method.")})
+
+    @property
+    def cell_id(self) -> str:
+        """Hash of the configuration without seed and tasks: the trials of one table row share it."""
+        return digest({key: value for key, value in self.to_dict().items() if key not in ("seed", "tasks")}, 12)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the trial: method, dial, tasks, seed and a hash of the whole configuration."""
+        dial = "" if self.method.dial is None else f"-{self.method.dial}{getattr(self.method, self.method.dial)}"
+        tasks = "+".join(self.tasks) if len(self.tasks) < len(TASKS) else "all"
+        return f"{self.method_name}{dial}-{tasks}-s{self.seed}-{digest(self.to_dict(), 8)}"
+
+
+def parse(cls: type, plain: dict[str, Any], where: str = "") -> Any:
+    """Build a dataclass from plain types; see `TrialConfig.from_dict`."""
+    try:
+        return dacite.from_dict(cls, tuples(plain), dacite.Config(strict=True, cast=[float]))
+    except dacite.UnexpectedDataError as error:
+        known = [f.name for f in dataclasses.fields(cls)]
+        known += [
+            f"{f.name}.{g.name}" for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type) for g in dataclasses.fields(f.type)
+        ]
+        hints = [f"{where}{key!r}{suggest(key, known)}" for key in sorted(error.keys)]
+        raise ConfigError(f"unknown configuration key {', '.join(hints)}") from None
+    except dacite.DaciteError as error:
+        raise ConfigError(f"configuration {where}{error}") from error
+
+
+def tuples(value: Any) -> Any:
+    """Turn lists into tuples, recursively: JSON has no tuples."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def require(where: str, value: Any, allowed: Any) -> None:
+    """Raise ConfigError, with the near name, when a value is not allowed."""
+    if value not in allowed:
+        raise ConfigError(f"{where}: {value!r} is not allowed{suggest(value, allowed)}; allowed: {', '.join(map(str, allowed))}")
+
+
+def suggest(value: Any, known: Any) -> str:
+    """Return "; did you mean ...?" when a known name is near, else nothing."""
+    near = difflib.get_close_matches(str(value), [name.rpartition(".")[2] for name in known], 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def digest(plain: Any, length: int) -> str:
+    """Return the first hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:length]
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Return the number of optimiser steps an epoch; the incomplete batch is dropped."""
+    return math.floor(images / batch_size)

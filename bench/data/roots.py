@@ -1,0 +1,59 @@
+"""Where a trial's data lies: the user's PASCAL_MT directory, or a tree rendered once under the results."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.data.pascal_context import DataError, PascalContext, fingerprint
+from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+
+IN_MEMORY_BYTES = 2**30
+"""A split whose decoded samples are estimated to stay below this is decoded once a trial instead of once an epoch."""
+
+
+def synthetic_root(results: Path, config: SyntheticConfig) -> Path:
+    """Return where the tree of a configuration lies under the results."""
+    canonical = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    return results / "data" / f"synthetic-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+
+def ensure_synthetic(results: Path, config: SyntheticConfig, progress: Callable[[int, int], None] | None = None) -> tuple[Path, str]:
+    """Render the tree unless it is there; return its directory and its content hash."""
+    root = synthetic_root(results, config)
+    marker = root / "synthetic.json"
+    if marker.exists():
+        return root, json.loads(marker.read_text(encoding="utf-8"))["content_hash"]
+    root.parent.mkdir(parents=True, exist_ok=True)
+    return root, write_pascal_mt(root, config, processes=os.cpu_count() or 1, progress=progress)
+
+
+def data_root_of(
+    source: str, synthetic: SyntheticConfig | None, expected_fingerprint: str | None, *, results: Path, data_root: Path | None
+) -> Path:
+    """Return the root of a trial's data.
+
+    Raises:
+        DataError: The trial wants a PASCAL_MT directory and none, or another one, is given; or the rendered tree is gone.
+    """
+    if source == "synthetic":
+        root = synthetic_root(results, synthetic)
+        if not (root / "synthetic.json").exists():
+            raise DataError(f"no rendered data at {root}; `run_suite.py run` renders it before the trials start")
+        return root
+    if data_root is None:
+        raise DataError("this trial reads PASCAL-Context from a directory; give it with --data-root DIR")
+    if (found := fingerprint(data_root)) != expected_fingerprint:
+        raise DataError(f"{data_root} is another data set (fingerprint {found[:12]}) than the trial's ({str(expected_fingerprint)[:12]})")
+    return data_root
+
+
+def open_split(root: Path, split: str, tasks: tuple[str, ...]) -> PascalContext:
+    """Open a split; keep its decoded samples in memory when they are estimated, from the first one, to be few enough."""
+    dataset = PascalContext(root, split, tasks)
+    height, width = dataset[0]["image"].shape[:2]
+    if 10 * height * width * len(dataset) > IN_MEMORY_BYTES:
+        return dataset
+    return PascalContext(root, split, tasks, keep_raw=True)

@@ -1,0 +1,195 @@
+"""From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run`, `plan` and `params` do."""
+
+import dataclasses
+import fnmatch
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from bench import provenance
+from bench.config import ConfigError, DataConfig, TrialConfig
+from bench.data.pascal_context import PascalContext, fingerprint, read_split
+from bench.data.roots import ensure_synthetic
+from bench.measure.cost import parameter_ledger
+from bench.model.multitask import build_model
+from bench.plan import estimate_trial_seconds, missing, write_plan
+from bench.progress import Board
+from bench.record import read_record
+from bench.suites import Suite, with_backbone
+from bench.sweep import run_ray, run_serial
+from bench.trial import Launch
+
+RERUN = ("failed", "stale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchStatus:
+    """Outcome of a launch: how many of the suite's trials have a good record."""
+
+    ok: int
+    trials: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has one."""
+        return self.ok == self.trials
+
+
+def data_config(data_root: Path) -> DataConfig:
+    """Return the configuration of a PASCAL_MT directory."""
+    return DataConfig(source="pascal_context", fingerprint=fingerprint(data_root))
+
+
+def weights_name(file: Path) -> str:
+    """Return the name of a weights file in a configuration: the hash of its content."""
+    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def launch_suite(
+    suite: Suite,
+    *,
+    results: Path,
+    data_root: Path | None,
+    weights_file: Path | None,
+    only: str | None,
+    executor: str,
+    address: str | None,
+    gpus_per_trial: float | None,
+    cpus_per_trial: int | None,
+    workers: int,
+    rerun: frozenset[str],
+    command: str,
+    verbose: bool,
+    quiet: bool,
+) -> LaunchStatus:
+    """Run what is missing of a suite. Arguments as on the command line.
+
+    Returns:
+        How many trials have a good record now; with `only`, of those chosen.
+    """
+    if rerun - set(RERUN):
+        raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
+    console = Console(stderr=True, quiet=quiet)
+    suite_dir = (results / suite.name).resolve()
+    prepare_data(suite, suite_dir.parent, data_root, console)
+    write_plan(suite, suite_dir, command)
+    chosen = chosen_trials(suite, only)
+    to_do = missing(chosen, suite_dir, rerun=rerun, code_id=provenance.code_id())
+    console.print(f"{suite.name}: {len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run", highlight=False)
+    if to_do:
+        discard(to_do, suite_dir)
+        launch = Launch(
+            suite=suite.name,
+            suite_dir=suite_dir,
+            data_root=None if data_root is None else data_root.resolve(),
+            weights_file=None if weights_file is None else weights_file.resolve(),
+            loader_workers=workers,
+            command=command,
+        )
+        with Board(len(to_do), sum(trial.recipe.epochs for trial in to_do), quiet=quiet) as board:
+            if executor == "serial":
+                run_serial(to_do, launch, board)
+            else:
+                cpus = cpus_per_trial or max(trial.recipe.threads for trial in to_do) + workers
+                gpus = float(torch.cuda.is_available()) if gpus_per_trial is None else gpus_per_trial
+                run_ray(to_do, launch, board, address=address, cpus_per_trial=cpus, gpus_per_trial=gpus)
+    return summarize(chosen, suite_dir, console, verbose=verbose)
+
+
+def prepare_data(suite: Suite, results: Path, data_root: Path | None, console: Console) -> None:
+    """Render what the suite's synthetic trials read, or check that a PASCAL_MT directory holds all that its tasks need."""
+    for data in dict.fromkeys(trial.data for trial in suite.trials):
+        if data.synthetic is not None:
+            console.print(f"synthetic data: {data.synthetic.n_train} + {data.synthetic.n_val} images", highlight=False)
+            root, digest = ensure_synthetic(results, data.synthetic)
+            console.print(f"content {digest} in {root}", highlight=False, soft_wrap=True)
+    if data_root is not None:
+        tasks = tuple(dict.fromkeys(task for trial in suite.trials for task in trial.tasks))
+        for split in ("train", "val"):
+            console.print(f"{data_root} {split}: {len(PascalContext(data_root, split, tasks))} images", highlight=False, soft_wrap=True)
+
+
+def chosen_trials(suite: Suite, only: str | None) -> list[TrialConfig]:
+    """Return the trials whose row label or run id matches the pattern, all without one."""
+    if only is None:
+        return suite.trials
+    rows = {trial.run_id for row in suite.rows if fnmatch.fnmatchcase(row.label, only) for trial in row.trials}
+    chosen = [trial for trial in suite.trials if trial.run_id in rows or fnmatch.fnmatchcase(trial.run_id, only)]
+    if not chosen:
+        raise ConfigError(f"--only {only!r} matches no row and no run id; rows: {', '.join(row.label for row in suite.rows)}")
+    return chosen
+
+
+def discard(trials: list[TrialConfig], suite_dir: Path) -> None:
+    """Remove the old records of trials that run again."""
+    for trial in trials:
+        for suffix in (".json", ".npz"):
+            (suite_dir / "records" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
+
+
+def summarize(trials: list[TrialConfig], suite_dir: Path, console: Console, *, verbose: bool) -> LaunchStatus:
+    """Count good records and name the trials without one; `verbose` gives the whole reason."""
+    ok = 0
+    for trial in trials:
+        path = suite_dir / "records" / f"{trial.run_id}.json"
+        record = read_record(path) if path.exists() else {"status": "missing", "reason": "no record", "code_id": provenance.code_id()}
+        ok += record["status"] == "ok"
+        if record["status"] != "ok":
+            reason = record["reason"] if verbose else record["reason"].partition("\n")[0]
+            console.print(f"{trial.run_id}: {record['status']}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        elif record["code_id"] != provenance.code_id():
+            console.print(
+                f"{trial.run_id}: made by other code; `--rerun stale` makes it again", style="yellow", highlight=False, soft_wrap=True
+            )
+    return LaunchStatus(ok=ok, trials=len(trials))
+
+
+def plan_rows(suite: Suite, suite_dir: Path, *, data_root: Path | None) -> list[dict[str, Any]]:
+    """Return what a launch would do, row by row; seconds come from good records of the row, else from steps measured here."""
+    rows = []
+    for row in suite.rows:
+        first = row.trials[0]
+        images = first.data.synthetic.n_train if data_root is None else len(read_split(data_root, "train"))
+        seconds = recorded_seconds(row.trials, suite_dir)
+        rows.append(
+            {
+                "row": row.label,
+                "trials": len(row.trials),
+                "missing": len(missing(list(row.trials), suite_dir)),
+                "trainable_parameters": sum(ledger(trial)["trainable"] for trial in row.trials if trial.seed == first.seed),
+                "seconds_per_trial": seconds or estimate_trial_seconds(first, images),
+                "estimate_from": "records" if seconds else "three steps measured here",
+            }
+        )
+    return rows
+
+
+def recorded_seconds(trials: tuple[TrialConfig, ...], suite_dir: Path) -> float | None:
+    """Return the mean duration of the good records among the trials, None without any."""
+    paths = [suite_dir / "records" / f"{trial.run_id}.json" for trial in trials]
+    records = [read_record(path) for path in paths if path.exists()]
+    seconds = [record["timing"]["total_seconds"] for record in records if record["status"] == "ok"]
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def ledger(trial: TrialConfig) -> dict[str, Any]:
+    """Return a trial's parameter ledger; neither data nor weights are read."""
+    scratch = dataclasses.replace(trial, backbone=dataclasses.replace(trial.backbone, weights="scratch"))
+    return parameter_ledger(build_model(scratch))
+
+
+def ledger_rows(suite: Suite, *, backbone: str | None, image_size: int | None) -> list[dict[str, Any]]:
+    """Return the ledger of every row: trainable parameters by group, summed over the row's models of one seed."""
+    changes = {} if backbone is None else {"name": backbone}
+    suite = with_backbone(suite, image_size=image_size, **changes)
+    rows = []
+    for row in suite.rows:
+        ledgers = [ledger(trial) for trial in row.trials if trial.seed == row.trials[0].seed]
+        groups = {group: sum(ledger["groups"][group]["trainable"] for ledger in ledgers) for group in ledgers[0]["groups"]}
+        totals = {key: sum(ledger[key] for ledger in ledgers) for key in ("total", "trainable", "trainable_without_decoders")}
+        rows.append({"row": row.label, "models": len(ledgers)} | groups | totals)
+    return rows

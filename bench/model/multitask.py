@@ -1,0 +1,73 @@
+"""The trained model: backbone, one method applied to it, one decoder a task."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from bench.config import TrialConfig
+from bench.model.backbone import SwinPyramid, build_backbone
+from bench.model.decoders import HighResolutionHead
+from bench.tasks import TASKS
+from methods import METHODS
+
+
+class MultiTaskModel(nn.Module):
+    """Maps images to logits a task, at the image's resolution.
+
+    Attributes:
+        tasks: Names of the tasks.
+        method_parameter_names: Dotted names of the parameters that the method added to the backbone.
+    """
+
+    def __init__(self, backbone: SwinPyramid, decoders: nn.ModuleDict, method_parameter_names: frozenset[str]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoders = decoders
+        self.tasks = backbone.tasks
+        self.method_parameter_names = method_parameter_names
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute logits.
+
+        Args:
+            image: (B, 3, H, W) float.
+
+        Returns:
+            For each task (B, channels, H, W): class scores, a foreground logit, or an unnormalised normal.
+        """
+        pyramids = self.backbone(image)
+        size = image.shape[-2:]
+        return {task: interpolate(self.decoders[task](pyramids[task]), size, mode="bilinear", align_corners=False) for task in self.tasks}
+
+
+def build_model(config: TrialConfig, *, weights_file: Path | None = None) -> MultiTaskModel:
+    """Build a trial's model: decoders first, so that every method of one seed starts from the same ones.
+
+    Seeds torch's global generator from the trial's seed.
+    """
+    torch.manual_seed(config.seed)
+    backbone = build_backbone(
+        config.backbone.name,
+        image_size=config.recipe.image_size,
+        tasks=config.tasks,
+        drop_path=config.backbone.drop_path,
+        weights=config.backbone.weights,
+        weights_file=weights_file,
+    )
+    decoders = nn.ModuleDict()
+    for task in TASKS:  # one seed a task: a task's decoder starts the same with or without the other tasks
+        torch.manual_seed(decoder_seed(config.seed, task))
+        if task in config.tasks:
+            decoders[task] = HighResolutionHead(backbone.channels, config.decoder_channels, TASKS[task].channels)
+    torch.manual_seed(config.seed)
+    own = {id(parameter) for parameter in backbone.parameters()}
+    METHODS[config.method_name].apply(backbone, config.method)
+    added = frozenset(f"backbone.{name}" for name, parameter in backbone.named_parameters() if id(parameter) not in own)
+    return MultiTaskModel(backbone, decoders, added)
+
+
+def decoder_seed(seed: int, task: str) -> int:
+    """Return the seed of a task's decoder."""
+    return 1_000_003 * (seed + 1) + list(TASKS).index(task)

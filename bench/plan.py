@@ -1,0 +1,118 @@
+"""What a suite asks for and what is still to do: the plan on disk, the missing trials, an estimate of the time."""
+
+import dataclasses
+import datetime
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.config import TrialConfig, steps_per_epoch
+from bench.model.multitask import build_model
+from bench.record import read_record
+from bench.suites import Row, Suite
+from bench.tasks import TASKS
+from bench.training.loop import train_step
+from bench.training.optim import build_optimizer
+from bench.trial import method_block
+
+PLAN_VERSION = 1
+OVERHEAD_SECONDS = 8.0
+"""Start of a process, imports and evaluation, where no record tells it."""
+
+
+def write_plan(suite: Suite, suite_dir: Path, command: str) -> Path:
+    """Write plan.json, from which `status` and `report` know the rows; atomically."""
+    by_label = {row.label: row for row in suite.rows}
+    plan = {
+        "schema_version": PLAN_VERSION,
+        "suite": suite.name,
+        "title": suite.title,
+        "description": suite.description,
+        "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
+        "command": command,
+        "reference_cell_id": by_label[suite.reference].cell_id,
+        "rows": [plan_row(row) for row in suite.rows],
+        "notes": list(suite.notes),
+    }
+    suite_dir.mkdir(parents=True, exist_ok=True)
+    path = suite_dir / "plan.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def plan_row(row: Row) -> dict[str, Any]:
+    """Return a row as plan.json holds it."""
+    first = row.trials[0]
+    return {
+        "cell_id": row.cell_id,
+        "label": row.label,
+        "method": method_block(first.method_name, first.method),
+        "kind": row.kind,
+        "run_ids": [trial.run_id for trial in row.trials],
+        "tasks": list(dict.fromkeys(task for trial in row.trials for task in trial.tasks)),
+        "seeds": sorted({trial.seed for trial in row.trials}),
+    }
+
+
+def missing(
+    trials: list[TrialConfig], suite_dir: Path, *, rerun: frozenset[str] = frozenset(), code_id: str | None = None
+) -> list[TrialConfig]:
+    """Return the trials that have no record, and those whose record is to be made again.
+
+    Args:
+        trials: What the suite asks for.
+        suite_dir: Directory of the suite's results.
+        rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`).
+        code_id: The present code.
+
+    Raises:
+        bench.record.RecordError: A record is damaged.
+    """
+
+    def to_do(trial: TrialConfig) -> bool:
+        path = suite_dir / "records" / f"{trial.run_id}.json"
+        if not path.exists():
+            return True
+        if not rerun:
+            return False
+        record = read_record(path)
+        return ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
+
+    return [trial for trial in trials if to_do(trial)]
+
+
+def estimate_trial_seconds(trial: TrialConfig, n_train: int) -> float:
+    """Estimate a trial's duration from three optimiser steps measured here on random data, on this device, at the trial's threads."""
+    recipe = trial.recipe
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(recipe.threads)
+    scratch = dataclasses.replace(trial, backbone=dataclasses.replace(trial.backbone, weights="scratch"))
+    model = build_model(scratch).to(device).train()
+    optimizer = build_optimizer(model, peak_lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    batch = random_batch(trial, device)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        train_step(model, batch, recipe, optimizer, scaler)
+        seconds.append(time.perf_counter() - started)
+    return OVERHEAD_SECONDS + recipe.epochs * steps_per_epoch(n_train, recipe.batch_size) * statistics.median(seconds)
+
+
+def random_batch(trial: TrialConfig, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return a batch of random images and labels of the trial's size."""
+    b, s = trial.recipe.batch_size, trial.recipe.image_size
+    batch = {"image": torch.randn(b, 3, s, s)}
+    for task in trial.tasks:
+        if task == "normals":
+            batch[task] = torch.nn.functional.normalize(torch.randn(b, 3, s, s), dim=1)
+        else:
+            batch[task] = torch.randint(0, max(2, TASKS[task].channels), (b, s, s), dtype=torch.uint8)
+    return {name: tensor.to(device) for name, tensor in batch.items()}

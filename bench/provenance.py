@@ -1,0 +1,93 @@
+"""Where a number comes from: versions, device, code and commit. Environment variables are never recorded."""
+
+import ast
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parent.parent
+RESULT_SOURCES = (
+    "bench/config.py",
+    "bench/tasks.py",
+    "bench/trial.py",
+    "bench/data",
+    "bench/model",
+    "bench/training",
+    "bench/measure",
+    "methods",
+)
+"""Files and folders whose code can change a result."""
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "scipy", "pillow", "ray")
+
+
+@cache
+def code_id() -> str:
+    """Return a hash of the sources that can change a result; comments and docstrings do not count."""
+    files = [f for source in RESULT_SOURCES for f in sorted((REPOSITORY / source).rglob("*.py") or [])]
+    files += [REPOSITORY / source for source in RESULT_SOURCES if source.endswith(".py")]
+    hasher = hashlib.sha256()
+    for file in sorted(set(files)):
+        hasher.update(file.relative_to(REPOSITORY).as_posix().encode())
+        hasher.update(ast.dump(without_docstrings(ast.parse(file.read_text(encoding="utf-8")))).encode())
+    return hasher.hexdigest()[:12]
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """Drop the docstrings of a module, in place."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def git_state() -> dict[str, Any]:
+    """Return the commit and whether tracked files differ from it; nulls outside of a git checkout."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(changed.strip())}
+
+
+@cache
+def environment(threads: int) -> dict[str, Any]:
+    """Return versions and device of this process."""
+    import torch
+
+    versions = {package: version for package in PACKAGES if (version := installed(package)) is not None}
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "cuda": torch.version.cuda if cuda else None,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "cpu": cpu_name(),
+        "threads": threads,
+        "platform": platform.platform(),
+        "deterministic": not cuda,
+    }
+
+
+def installed(package: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine()
+    )

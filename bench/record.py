@@ -1,0 +1,303 @@
+"""The record of a trial: schema, validation, atomic writing and reading. No torch.
+
+A trial ends as `<run_id>.json` (measurements only, never a derived number) with, beside it, `<run_id>.npz` holding per-image sums for
+paired statistics. The disk is the only state of a suite: a run id without a JSON file is still to do. Hence a file appears whole or not at
+all, and the JSON, which says "done", is written after the arrays it names. `results/README.md` describes every field.
+"""
+
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.tasks import TASK_NAMES, TASKS
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "failed", "oom", "diverged", "invalid")
+
+_NONE = (type(None),)
+_TEXT, _INTEGER, _NUMBER, _MAPPING, _LIST = (str,), (int,), (int, float), (dict,), (list,)
+
+_FIELDS = {
+    "schema_version": _INTEGER,
+    "run_id": _TEXT,
+    "cell_id": _TEXT,
+    "suite": _TEXT,
+    "status": _TEXT,
+    "reason": _TEXT + _NONE,
+    "config": _MAPPING,
+    "method": _MAPPING,
+    "method.name": _TEXT,
+    "method.title": _TEXT,
+    "method.label": _TEXT,
+    "method.dial": _TEXT + _NONE,
+    "method.dial_value": _NUMBER + _NONE,
+    "tasks": _LIST,
+    "seed": _INTEGER,
+    "metrics": _MAPPING + _NONE,
+    "history": _LIST,
+    "params": _MAPPING + _NONE,
+    "cost": _MAPPING + _NONE,
+    "data": _MAPPING + _NONE,
+    "per_image": _TEXT + _NONE,
+    "env": _MAPPING,
+    "code_id": _TEXT,
+    "git": _MAPPING,
+    "command": _TEXT,
+    "timing": _MAPPING,
+    "attempt": _INTEGER,
+}
+"""Fields of every record: dotted path -> allowed JSON types."""
+
+_MEMORY_PARTS = ("weights", "gradients", "optimizer_state", "saved_activations")
+_MEASURED_FIELDS = {
+    "metrics": _MAPPING,
+    "params": _MAPPING,
+    "params.groups": _MAPPING,
+    "params.total": _INTEGER,
+    "params.trainable": _INTEGER,
+    "params.trainable_without_decoders": _INTEGER,
+    "cost": _MAPPING,
+    "cost.flops_per_image": _INTEGER,
+    "cost.flops_uncovered_ops": _MAPPING,
+    "cost.step_memory_bytes": _MAPPING,
+    **{f"cost.step_memory_bytes.{part}": _INTEGER for part in (*_MEMORY_PARTS, "total")},
+    "cost.peak_allocated_bytes": _INTEGER + _NONE,
+    "cost.peak_reserved_bytes": _INTEGER + _NONE,
+    "cost.step_seconds": _MAPPING,
+    "cost.step_seconds.median": _NUMBER,
+    "cost.images_per_second": _NUMBER,
+    "cost.stored_bytes": _INTEGER,
+    "data": _MAPPING,
+    "data.fingerprint": _TEXT,
+    "data.n_train": _INTEGER,
+    "data.n_val": _INTEGER,
+    "timing.train_seconds": _NUMBER,
+    "timing.total_seconds": _NUMBER,
+}
+"""Fields that a record of status "ok" has besides."""
+
+
+class RecordError(ValueError):
+    """A record or plan breaks the schema or cannot be read; the message names the file, the field and the remedy."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a kill at any moment, meets the old file or the new one, never a part.
+
+    Args:
+        path: Where the file goes; its directory is made.
+        content: Text (written as UTF-8) or bytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_record(directory: Path, record: Mapping, per_image: Mapping[str, np.ndarray] | None = None) -> Path:
+    """Write one trial's record, per-image arrays first, so that a JSON file always has the arrays that it names.
+
+    Args:
+        directory: `results/<suite>/records`.
+        record: The record without or with `per_image`, which is set here to the arrays' file name or None.
+        per_image: Arrays to keep beside the record, such as per-image confusion sums, or None.
+
+    Returns:
+        Path of the JSON file.
+
+    Raises:
+        RecordError: Where the record breaks the schema or holds NaN or infinity: mark such a trial "diverged" and leave the value None.
+    """
+    directory = Path(directory)
+    run_id = record.get("run_id")
+    record = {**record, "per_image": f"{run_id}.npz" if per_image is not None else None}
+    validate_record(record, source=f"record of {run_id!r}")
+    if per_image is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **per_image)
+        write_atomically(directory / f"{run_id}.npz", buffer.getvalue())
+    path = directory / f"{run_id}.json"
+    write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read_record(path: Path) -> dict:
+    """Read and validate one record.
+
+    Raises:
+        RecordError: Where the file is cut short, is no JSON, has a foreign name or breaks the schema: remove it and run the suite again.
+    """
+    path = Path(path)
+    record = _read_json(path, remedy="Remove the file and run the suite again: only this trial runs.")
+    validate_record(record, source=str(path))
+    if path.stem != record["run_id"]:
+        raise RecordError(f"{path}: holds the record of run {record['run_id']!r}. Rename the file to {record['run_id']}.json or remove it.")
+    return record
+
+
+def load_records(directory: Path) -> list[dict]:
+    """Read every record of a directory in the order of file names; none where the directory does not exist yet.
+
+    Raises:
+        RecordError: Naming the first file that cannot be read.
+    """
+    return [read_record(path) for path in sorted(Path(directory).glob("*.json"))]
+
+
+def missing_run_ids(directory: Path, run_ids: Iterable[str]) -> list[str]:
+    """Return the run ids, in the given order, that have no record yet; a record of any status counts as done."""
+    return [run_id for run_id in run_ids if not (Path(directory) / f"{run_id}.json").exists()]
+
+
+def read_plan(path: Path) -> dict:
+    """Read `plan.json`, which says which trials make up which row of the table.
+
+    Raises:
+        RecordError: Where the file is missing, garbled or of another schema version: launching the suite writes it again.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise RecordError(f"{path}: no plan. Launch the suite with `run_suite.py run`, or name a results directory that holds one.")
+    remedy = "Launch the suite again: it writes the plan anew and keeps the records."
+    plan = _read_json(path, remedy=remedy)
+    for field, types in (("schema_version", int), ("suite", str), ("title", str), ("rows", list), ("reference_cell_id", str | None)):
+        if not isinstance(plan, dict) or not isinstance(plan.get(field), types):
+            raise RecordError(f"{path}: the plan's {field!r} is missing or of a wrong type. {remedy}")
+    if plan["schema_version"] != SCHEMA_VERSION:
+        raise RecordError(f"{path}: schema version {plan['schema_version']}, this code reads {SCHEMA_VERSION}. {remedy}")
+    for row in plan["rows"]:
+        absent = {"cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"} - set(row)
+        if absent:
+            raise RecordError(f"{path}: a row lacks {', '.join(sorted(absent))}. {remedy}")
+    return plan
+
+
+def to_frame(records: Iterable[Mapping]) -> pd.DataFrame:
+    """Lay records out as one row a record, for analysis of your own.
+
+    Returns:
+        Columns run_id, cell_id, suite, status, reason, method, label, dial, dial_value, tasks (joined by "+"), seed, device, code_id,
+        `<task>/<metric>` (percent or degrees), `params/...` (counts), `cost/...` (bytes, seconds, FLOPs) and `timing/...`; what a record
+        does not hold is missing.
+    """
+    rows = []
+    for record in records:
+        row = {key: record[key] for key in ("run_id", "cell_id", "suite", "status", "reason")}
+        row |= {"method": record["method"]["name"]} | {key: record["method"][key] for key in ("label", "dial", "dial_value")}
+        row |= {"tasks": "+".join(record["tasks"]), "seed": record["seed"]}
+        row |= {"device": record["env"].get("device"), "code_id": record["code_id"]}
+        row |= record["metrics"] or {}
+        row |= {key: record[key] for key in ("params", "cost", "timing") if record[key]}
+        rows.append(row)
+    return pd.json_normalize(rows, sep="/")
+
+
+def validate_record(record: object, *, source: str) -> None:
+    """Check a record against the schema.
+
+    Args:
+        record: What a JSON file held or a trial is about to write.
+        source: Name of the file or run, for the message.
+
+    Raises:
+        RecordError: Naming the field, what was found and what is allowed.
+    """
+    if not isinstance(record, dict):
+        raise RecordError(f"{source}: a record is a JSON object, not {type(record).__name__}.")
+    if record.get("schema_version") != SCHEMA_VERSION:
+        found = record.get("schema_version")
+        raise RecordError(
+            f"{source}: schema_version is {found!r}, this code reads {SCHEMA_VERSION}. Use the code that wrote it, or rerun it."
+        )
+    _check_types(record, _FIELDS, source)
+    if Path(record["run_id"]).name != record["run_id"]:
+        raise RecordError(f"{source}: run_id {record['run_id']!r} is no plain file name.")
+    if record["status"] not in STATUSES:
+        raise RecordError(f"{source}: status {record['status']!r} is unknown; allowed: {', '.join(STATUSES)}.")
+    unknown = [task for task in record["tasks"] if task not in TASKS]
+    if unknown or not record["tasks"]:
+        raise RecordError(f"{source}: tasks {record['tasks']!r}; allowed: one or more of {', '.join(TASK_NAMES)}.")
+    if record["status"] == "ok":
+        _check_measurements(record, source)
+    elif not record["reason"]:
+        raise RecordError(f"{source}: status {record['status']!r} needs a reason.")
+    _check_plain(record, "", source)
+
+
+def _check_types(record: dict, fields: Mapping[str, tuple[type, ...]], source: str) -> None:
+    """Check presence and JSON type of dotted fields; bool is no number here."""
+    for path, types in fields.items():
+        value = record
+        for key in path.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise RecordError(f"{source}: field {path!r} is missing. Write null where something was not measured.")
+            value = value[key]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            raise RecordError(f"{source}: field {path!r} is {value!r:.80}, allowed: {names}.")
+
+
+def _check_measurements(record: dict, source: str) -> None:
+    """Check what only a finished trial has: each task's headline metric, and sums that must add up."""
+    _check_types(record, _MEASURED_FIELDS, source)
+    for task in record["tasks"]:
+        if TASKS[task].metric not in (record["metrics"].get(task) or {}):
+            raise RecordError(f"{source}: metrics.{task} lacks {TASKS[task].metric!r}, the headline metric of {task}.")
+    params, memory = record["params"], record["cost"]["step_memory_bytes"]
+    groups = params["groups"]
+    sums = {
+        "params.total": (params["total"], sum(group["total"] for group in groups.values())),
+        "params.trainable": (params["trainable"], sum(group["trainable"] for group in groups.values())),
+        "params.trainable_without_decoders": (
+            params["trainable_without_decoders"],
+            sum(group["trainable"] for name, group in groups.items() if name != "decoders"),
+        ),
+        "cost.step_memory_bytes.total": (memory["total"], sum(memory[part] for part in _MEMORY_PARTS)),
+    }
+    for path, (stated, summed) in sums.items():
+        if stated != summed:
+            raise RecordError(f"{source}: {path} is {stated}, but its parts sum to {summed}. The accounting of the trial is wrong.")
+
+
+def _check_plain(value: object, path: str, source: str) -> None:
+    """Check that a value is made of plain JSON types and finite numbers only."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise RecordError(f"{source}: key {key!r} under {path or 'the record'!r} is no string.")
+            _check_plain(inner, f"{path}.{key}" if path else key, source)
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            _check_plain(inner, f"{path}[{position}]", source)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"{source}: {path} is {value}. A record holds finite numbers; write None where there is none.")
+    elif not isinstance(value, str | int | float | type(None)):
+        raise RecordError(f"{source}: {path} is a {type(value).__name__}. Convert it to a plain Python number, string, list or dict.")
+
+
+def _read_json(path: Path, *, remedy: str) -> dict:
+    """Read a JSON file, refusing NaN and Infinity, which JSON does not know."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except ValueError as error:  # also json.JSONDecodeError and UnicodeDecodeError
+        raise RecordError(f"{path}: cut short or garbled ({error}). {remedy}") from error

@@ -1,0 +1,123 @@
+"""Named plans: one file a suite.
+
+A suite's module defines `suite(data, seeds) -> Suite`; its docstring gives command, cost and what to expect.
+
+A table row is one method setting. It is backed by one multi-task trial a seed, or by one single-task trial a task and seed.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.config import ConfigError, DataConfig, TrialConfig, require
+from methods import METHODS
+from methods.base import MethodConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One table row: a label and the trials behind it, which differ in seed and, where each task has its own model, in task."""
+
+    label: str
+    trials: tuple[TrialConfig, ...]
+
+    @property
+    def cell_id(self) -> str:
+        """What the row's trials share."""
+        return self.trials[0].cell_id
+
+    @property
+    def kind(self) -> str:
+        """ "single_task" where each task has its own model, else "multi_task"."""
+        return "single_task" if len(self.trials[0].tasks) == 1 and len({t.tasks for t in self.trials}) > 1 else "multi_task"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A named plan.
+
+    Attributes:
+        name, title, description: For people.
+        rows: The table's rows, in order.
+        reference: Label of the row that delta_m refers to.
+        notes: Sentences for under the table.
+    """
+
+    name: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    reference: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = [row.label for row in self.rows]
+        if len(set(labels)) != len(labels) or self.reference not in labels:
+            raise ConfigError(f"suite {self.name}: rows need different labels, one of them the reference {self.reference!r}; got {labels}")
+        run_ids = [trial.run_id for trial in self.trials]
+        if len(set(run_ids)) != len(run_ids):
+            raise ConfigError(f"suite {self.name}: two trials have the same configuration")
+
+    @property
+    def trials(self) -> list[TrialConfig]:
+        """All trials: a seed at a time, so that a first full table is there early."""
+        return sorted((trial for row in self.rows for trial in row.trials), key=lambda trial: trial.seed)
+
+
+def multi_task_row(base: TrialConfig, method: str, seeds: Iterable[int], *, label: str | None = None, **dials: Any) -> Row:
+    """Return the row of one method setting on all tasks of `base` at once."""
+    config = METHODS[method].config(**dials)
+    trials = tuple(with_method(base, method, config, seed=seed) for seed in seeds)
+    return Row(label=label or config.label, trials=trials)
+
+
+def single_task_row(base: TrialConfig, method: str, seeds: Iterable[int], *, label: str, **dials: Any) -> Row:
+    """Return the row of one method setting with one model a task."""
+    config = METHODS[method].config(**dials)
+    return Row(
+        label=label, trials=tuple(with_method(base, method, config, seed=seed, tasks=(task,)) for seed in seeds for task in base.tasks)
+    )
+
+
+def with_method(base: TrialConfig, name: str, config: MethodConfig, **changes: Any) -> TrialConfig:
+    """Return `base` with another method and other changes."""
+    return dataclasses.replace(base, method_name=name, method=config, **changes)
+
+
+def names() -> list[str]:
+    """List the suites."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str, *, data: DataConfig | None = None, seeds: tuple[int, ...] | None = None, weights: str | None = None) -> Suite:
+    """Build a suite.
+
+    Args:
+        name: Its name.
+        data: Another data set than the suite's own.
+        seeds: Other seeds than the suite's own.
+        weights: Other weights of the backbone, for all trials.
+
+    Raises:
+        ConfigError: Unknown name.
+    """
+    require("suite", name, names())
+    module = importlib.import_module(f"bench.suites.{name}")
+    suite = module.suite(**{key: value for key, value in {"data": data, "seeds": seeds}.items() if value is not None})
+    return suite if weights is None else with_backbone(suite, weights=weights)
+
+
+def with_backbone(suite: Suite, *, image_size: int | None = None, **changes: Any) -> Suite:
+    """Return the suite with changed fields of the backbone, and another image size where one is given."""
+
+    def changed(trial: TrialConfig) -> TrialConfig:
+        size = {} if image_size is None else {"image_size": image_size}
+        return dataclasses.replace(
+            trial, backbone=dataclasses.replace(trial.backbone, **changes), recipe=dataclasses.replace(trial.recipe, **size)
+        )
+
+    rows = tuple(dataclasses.replace(row, trials=tuple(changed(trial) for trial in row.trials)) for row in suite.rows)
+    return dataclasses.replace(suite, rows=rows)

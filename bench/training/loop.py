@@ -1,0 +1,186 @@
+"""Training and evaluation of one model: the same few lines for every method."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.config import RecipeConfig
+from bench.measure.metrics import METRICS
+from bench.training.losses import total_loss
+from bench.training.optim import build_optimizer, learning_rate
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer finite."""
+
+
+@dataclass
+class FitState:
+    """What a killed trial needs to go on: everything that the next epoch depends on, and what has been measured so far."""
+
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
+
+
+def fit(
+    model: nn.Module,
+    loader_of_epoch: Callable[..., Iterable[dict[str, Any]]],
+    recipe: RecipeConfig,
+    *,
+    steps_per_epoch: int,
+    device: torch.device,
+    checkpoint: Path,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> FitState:
+    """Train to the last epoch, from the checkpoint where there is one.
+
+    Args:
+        model: On `device`; parameters with `requires_grad` train.
+        loader_of_epoch: Called with `epoch` (0 first), gives its batches; the batches depend on the epoch alone.
+        recipe: Length, schedule, precision.
+        steps_per_epoch: Number of batches an epoch.
+        device: Where the batches go.
+        checkpoint: File written after each epoch, atomically.
+        on_epoch: Called with the epoch's line of the history.
+
+    Returns:
+        The history, one line an epoch, and the seconds of every step.
+
+    Raises:
+        DivergedError: A loss is not finite.
+    """
+    optimizer = build_optimizer(model, peak_lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    state = load_checkpoint(checkpoint, model, optimizer, scaler) if checkpoint.exists() else FitState()
+    for epoch in range(state.epoch, recipe.epochs):
+        started, sums, lr = time.perf_counter(), {}, 0.0
+        model.train()
+        for i, batch in enumerate(loader_of_epoch(epoch=epoch)):
+            step_started = time.perf_counter()
+            lr = set_learning_rate(optimizer, epoch * steps_per_epoch + i, steps_per_epoch, recipe)
+            losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value / steps_per_epoch
+            state.step_seconds.append(time.perf_counter() - step_started)
+        line = {"epoch": epoch + 1, "loss": sums.pop("total"), "losses": sums, "lr": lr, "seconds": time.perf_counter() - started}
+        state.history.append(line)
+        state.epoch = epoch + 1
+        save_checkpoint(checkpoint, state, model, optimizer, scaler)
+        on_epoch(line)
+    return state
+
+
+def train_step(
+    model: nn.Module, batch: dict[str, Any], recipe: RecipeConfig, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> dict[str, float]:
+    """Take one optimiser step; return the losses, "total" among them.
+
+    Raises:
+        DivergedError: The total loss is not finite; no step was taken.
+    """
+    with autocast(batch["image"].device, recipe.precision):
+        total, losses = total_loss(model(batch["image"]), batch, model.tasks)
+    values = {"total": total.item()} | {task: loss.item() for task, loss in losses.items()}  # also waits for the device
+    if not math.isfinite(values["total"]):
+        raise DivergedError(f"the loss is {values}; a lower learning rate or precision fp32 may help")
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(total).backward()
+    scaler.unscale_(optimizer)
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], recipe.clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    return values
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """Return the autocast context of a precision; nothing for fp32."""
+    return torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, recipe: RecipeConfig) -> float:
+    """Set and return the learning rate of a step (0 first)."""
+    lr = learning_rate(
+        step,
+        steps_per_epoch=steps_per_epoch,
+        epochs=recipe.epochs,
+        warmup_epochs=recipe.warmup_epochs,
+        peak_lr=recipe.peak_lr,
+        warmup_lr=recipe.warmup_lr,
+        min_lr=recipe.min_lr,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move the tensors of a batch."""
+    return {key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: Iterable[dict[str, Any]], device: torch.device) -> tuple[dict, dict[str, np.ndarray]]:
+    """Evaluate in fp32.
+
+    Returns:
+        The metrics a task, and the per-image sums that they were computed from, keyed `task/name`, with the image ids under `id`.
+    """
+    model.eval()
+    metrics, ids = {task: METRICS[task]() for task in model.tasks}, []
+    for batch in loader:
+        ids += batch["id"]
+        batch = to_device(batch, device)
+        outputs = model(batch["image"])
+        for task, metric in metrics.items():
+            metric.update(outputs[task], batch[task])
+    sums = {f"{task}/{name}": values for task, metric in metrics.items() for name, values in metric.per_image().items()}
+    return {task: metric.compute() for task, metric in metrics.items()}, {"id": np.array(ids)} | sums
+
+
+def save_checkpoint(path: Path, state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Write what `load_checkpoint` needs: trained parameters and buffers, optimiser, scaler and random state; atomically."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    frozen = {name for name, _ in model.named_parameters()} - trained
+    content = {
+        "fit": vars(state),
+        "model": {name: value for name, value in model.state_dict().items() if name not in frozen},
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> FitState:
+    """Restore what `save_checkpoint` wrote into model, optimiser, scaler and torch's generators.
+
+    Raises:
+        RuntimeError: The checkpoint is of another model.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    unexpected = model.load_state_dict(content["model"], strict=False).unexpected_keys
+    if unexpected:
+        raise RuntimeError(f"{path} was written by another model: it holds {unexpected[:5]}; delete it to start the trial again")
+    optimizer.load_state_dict(content["optimizer"])
+    scaler.load_state_dict(content["scaler"])
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    return FitState(**content["fit"])

@@ -1,0 +1,187 @@
+"""One trial, from configuration to record: the story of the experiment."""
+
+import copy
+import datetime
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import provenance
+from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
+from bench.data.loader import build_loader
+from bench.data.pascal_context import fingerprint
+from bench.data.roots import data_root_of, open_split
+from bench.measure import cost
+from bench.model.multitask import build_model
+from bench.record import SCHEMA_VERSION, write_record
+from bench.training.loop import DivergedError, evaluate, fit, to_device, train_step
+from bench.training.optim import build_optimizer
+
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Where and how a trial runs; nothing here may change its result.
+
+    Attributes:
+        suite, suite_dir: The suite's name and the directory of its records and checkpoints.
+        data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
+        weights_file: The file behind `weights = "sha256:..."`.
+        loader_workers: Processes that load data; 0 loads in the trial's own.
+        command: The command line, for the record.
+    """
+
+    suite: str
+    suite_dir: Path
+    data_root: Path | None = None
+    weights_file: Path | None = None
+    loader_workers: int = 0
+    command: str = ""
+
+
+def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1, on_epoch: Callable[[dict], None] = print) -> dict:
+    """Run a trial to its record, and write it; a trial that fails becomes a record that says so.
+
+    Args:
+        config: The trial.
+        launch: Where it runs.
+        started: `time.time()` at the start of the process or trial, before heavy imports.
+        attempt: How often the trial has been started, this time included.
+        on_epoch: Called with each epoch's line of the history.
+
+    Returns:
+        The record.
+    """
+    record = describe(config, launch, attempt) | {"timing": {"trial_start": iso(started), "imports_done": iso(time.time())}}
+    checkpoint = launch.suite_dir / "checkpoints" / f"{config.run_id}.pt"
+    per_image = None
+    try:
+        measured, per_image = measure(config, launch, checkpoint, on_epoch, record["timing"])
+        record |= {"status": "ok", "reason": None} | measured
+    except (DivergedError, FloatingPointError) as error:
+        record |= {"status": "diverged", "reason": str(error)}
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        record |= {"status": "oom", "reason": f"out of memory: {error}; a smaller batch or image needs less"}
+    except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
+        record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
+    record["timing"] |= {"end": iso(time.time()), "total_seconds": time.time() - started}
+    write_record(launch.suite_dir / "records", record, per_image)
+    checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict) -> tuple[dict, dict]:
+    """Train and evaluate; return the measured part of the record and the per-image sums. Fills `timing`."""
+    recipe, device = config.recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step, and nothing here reads such memory
+    root = data_root_of(
+        config.data.source,
+        config.data.synthetic,
+        config.data.fingerprint,
+        results=launch.suite_dir.parent,
+        data_root=launch.data_root,
+    )
+    train, val = (open_split(root, split, config.tasks) for split in ("train", "val"))
+    steps = steps_per_epoch(len(train), recipe.batch_size)
+    feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
+    augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
+    model = build_model(config, weights_file=launch.weights_file).to(device)
+    flops, uncovered = cost.flops_per_image(model, recipe.image_size, device)
+    memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
+    reset_peaks(device)
+    timing |= {"train_start": iso(time.time())}
+    fitted = fit(model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, on_epoch=on_epoch)
+    peaks = read_peaks(device)
+    timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
+    evaluation_started = time.perf_counter()
+    metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device)
+    timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
+    step_seconds = cost.summarize_seconds(fitted.step_seconds)
+    costs = {
+        "flops_per_image": flops,
+        "flops_uncovered_ops": uncovered,
+        "step_memory_bytes": memory,
+        **peaks,
+        "batch_size": recipe.batch_size,
+        "step_seconds": step_seconds,
+        "images_per_second": None if step_seconds["median"] is None else recipe.batch_size / step_seconds["median"],
+        "stored_bytes": cost.stored_bytes(model),
+    }
+    data = {"fingerprint": fingerprint(root), "n_train": len(train), "n_val": len(val)}
+    return {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}, per_image
+
+
+def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
+    """Return the recipe's augmentation, as the loader takes it."""
+    return {"flip": recipe.flip, "rotation": recipe.rotation, "scale": recipe.scale}
+
+
+def reset_peaks(device: torch.device) -> None:
+    """Forget the peak memory of what ran before training."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def read_peaks(device: torch.device) -> dict[str, int | None]:
+    """Return the peak memory since `reset_peaks`, bytes; nulls where there is no CUDA."""
+    cuda = device.type == "cuda"
+    return {
+        "peak_allocated_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved(device) if cuda else None,
+    }
+
+
+def probe_memory(model: torch.nn.Module, batch: dict[str, Any], config: TrialConfig) -> dict[str, int]:
+    """Measure the memory of one training step on a copy of the model, which leaves model and random state as they were."""
+    probe = copy.deepcopy(model).train()
+    optimizer = build_optimizer(probe, peak_lr=config.recipe.peak_lr, weight_decay=config.recipe.weight_decay)
+    scaler = torch.amp.GradScaler(batch["image"].device.type, enabled=config.recipe.precision == "fp16")
+    with torch.random.fork_rng():
+        return cost.step_memory(probe, optimizer, lambda: train_step(probe, batch, config.recipe, optimizer, scaler))
+
+
+def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any]:
+    """Return the part of a record that is known before the trial runs."""
+    method = config.method
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": config.run_id,
+        "cell_id": config.cell_id,
+        "suite": launch.suite,
+        "config": config.to_dict(),
+        "method": method_block(config.method_name, method),
+        "tasks": list(config.tasks),
+        "seed": config.seed,
+        "metrics": None,
+        "history": [],
+        "params": None,
+        "cost": None,
+        "data": None,
+        "per_image": None,
+        "env": provenance.environment(config.recipe.threads),
+        "code_id": provenance.code_id(),
+        "git": provenance.git_state(),
+        "command": launch.command,
+        "attempt": attempt,
+    }
+
+
+def method_block(name: str, method: Any) -> dict[str, Any]:
+    """Return the record's block about the method."""
+    value = None if method.dial is None else asdict(method)[method.dial]
+    return {"name": name, "title": method.title, "label": method.label, "dial": method.dial, "dial_value": value}
+
+
+def iso(seconds: float) -> str:
+    """Return a time stamp in UTC, ISO 8601."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()

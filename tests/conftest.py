@@ -1,0 +1,40 @@
+"""Set-up that all tests share: one thread (bit-equal repeats, no fight over cores) and the directory of the golden files."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def golden_directory() -> Path:
+    """Return the directory of the golden files: tests/golden, or what the environment variable MTLORA_GOLDEN_DIR names.
+
+    Raises:
+        FileNotFoundError: The directory does not exist; correct or unset MTLORA_GOLDEN_DIR.
+    """
+    directory = Path(os.environ.get("MTLORA_GOLDEN_DIR") or Path(__file__).parent / "golden")
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no directory {directory}: correct or unset the environment variable MTLORA_GOLDEN_DIR")
+    return directory
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test marked `golden("losses*.npz")` once for every such file, as its argument `golden_file`."""
+    marker = metafunc.definition.get_closest_marker("golden")
+    if marker is not None:
+        files = sorted(golden_directory().glob(marker.args[0]))
+        metafunc.parametrize("golden_file", files, ids=[file.stem for file in files])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker of `pytest_generate_tests`."""
+    config.addinivalue_line("markers", "golden(pattern): run once for every golden file that matches, as the argument golden_file")
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Return the directory of the golden files, see `golden_directory`."""
+    return golden_directory()

@@ -1,0 +1,153 @@
+"""The doctor must find what is wrong with a machine, a data root or a weights file, and never raise."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pascal_tree import SPLITS, write_parts, write_tree
+from PIL import Image
+from safetensors.torch import save_file
+
+from bench.data import doctor
+from bench.data.doctor import Finding, check_data_root, check_weights, diagnose
+from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "PASCAL_MT")
+
+
+def by_subject(findings: list[Finding], status: str | None = None) -> dict[str, Finding]:
+    return {f.subject: f for f in findings if status in (None, f.status)}
+
+
+def test_environment_is_reported_without_data_or_weights() -> None:
+    findings = by_subject(diagnose(None, None))
+    assert {"python", "torch", "timm", "ray", "CUDA", "cores", "memory", "disk", "HOME"} <= set(findings)
+    assert findings["torch"].message == torch.__version__.split("+")[0] or findings["torch"].message == torch.__version__
+    assert findings["python"].status == findings["cores"].status == "ok"
+
+
+def test_every_problem_comes_with_a_remedy(tree: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tree / "sal_distill")
+    findings = diagnose(tree, tmp_path / "none.pth")
+    assert {f.status for f in findings} >= {"ok", "fail"}
+    assert all(f.remedy for f in findings if f.status != "ok")
+    assert all(f.remedy is None for f in findings if f.status == "ok")
+
+
+def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PACKAGES", ("no-such-package-here",))
+    assert by_subject(doctor.check_packages(), "fail")["no-such-package-here"].remedy
+
+
+def test_a_home_that_cannot_be_written_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+    assert by_subject(doctor.check_machine(), "warn")["HOME"]
+
+
+def test_a_complete_tree_is_read_and_nothing_fails(tree: Path) -> None:
+    findings = check_data_root(tree)
+    assert not by_subject(findings, "fail")
+    assert by_subject(findings)["train normals"].message.startswith("3 of 3 files")
+    assert "3 evenly spaced images read in full" in by_subject(findings)["train sample"].message
+    assert "5105" in by_subject(findings, "warn")["split val"].message
+
+
+def test_a_rendered_tree_passes_and_its_counts_are_no_warning(tmp_path: Path) -> None:
+    write_pascal_mt(tmp_path / "rendered", SyntheticConfig(n_train=6, n_val=3, size=64, seed=1))
+    findings = by_subject(check_data_root(tmp_path / "rendered"))
+    assert not [f for f in findings.values() if f.status == "fail"]
+    assert findings["split train"] == Finding("split train", "ok", "6 images (rendered data set)")
+
+
+def test_a_task_without_any_label_in_the_sample_is_a_warning(tree: Path) -> None:
+    warned = [f.message for f in check_data_root(tree) if f.status == "warn"]
+    assert "none of the 2 images has a labelled pixel for human_parts" in warned
+
+
+def test_a_broken_mirror_without_normals_and_saliency_is_recognised(tree: Path) -> None:
+    shutil.rmtree(tree / "sal_distill")
+    shutil.rmtree(tree / "normals_distill")
+    findings = check_data_root(tree)
+    failed = by_subject(findings, "fail")
+    assert set(failed) == {"train saliency", "val saliency", "train normals", "val normals"}
+    assert all("mirrors" in f.remedy for f in failed.values())
+    assert by_subject(findings, "ok")["train sample"].message.endswith("semseg, human_parts")
+
+
+def test_missing_files_are_counted_and_named(tree: Path) -> None:
+    (tree / "human_parts/2008_000003.mat").unlink()
+    finding = by_subject(check_data_root(tree), "fail")["train human_parts"]
+    assert finding.message.startswith("2 of 3 files")
+    assert "2008_000003" in finding.message
+
+
+def test_unreadable_missized_and_out_of_range_files_of_the_sample_are_found(tree: Path) -> None:
+    (tree / "JPEGImages/2008_000001.jpg").write_bytes(b"no image")
+    Image.fromarray(np.full((33, 20), 99, np.uint8)).save(tree / "semseg/pascal-context/2008_000003.png")
+    write_parts(tree / "human_parts/2008_000005.mat", [("person", 15, np.ones((2, 2)), [("head", np.ones((2, 2)))])])
+    messages = [f.message for f in check_data_root(tree) if f.status == "fail"]
+    assert len(messages) == 3
+    for name in ("2008_000001.jpg", "2008_000003.png", "2008_000005.mat"):
+        assert any(name in message for message in messages)
+
+
+def test_an_image_in_both_splits_fails(tree: Path) -> None:
+    (tree / "ImageSets/Context/val.txt").write_text("\n".join([*SPLITS["val"], "2008_000003"]))
+    assert "2008_000003" in by_subject(check_data_root(tree), "fail")["splits"].message
+
+
+def test_a_missing_or_empty_split_fails_and_the_other_is_still_checked(tree: Path) -> None:
+    (tree / "ImageSets/Context/train.txt").write_text("")
+    findings = check_data_root(tree)
+    assert set(by_subject(findings, "fail")) == {"split train"}
+    assert "val sample" in by_subject(findings)
+
+
+def test_the_folder_above_the_data_root_is_recognised(tree: Path) -> None:
+    assert str(tree) in check_data_root(tree.parent)[0].remedy
+    assert check_data_root(tree / "nothing")[0].status == "fail"
+
+
+@pytest.mark.parametrize("name", ["good.safetensors", "good.pth", "nested.pth"])
+def test_good_weights_are_counted(tmp_path: Path, name: str) -> None:
+    state, path = {"a": torch.zeros(3, 4), "b": torch.ones(5)}, tmp_path / name
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"model": state} if name == "nested.pth" else state, path)
+    assert check_weights(path).status == "ok"
+    assert check_weights(path).message.startswith("2 tensors")
+
+
+class Payload:
+    """An object that would run code when unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize(
+    "name", ["none.pth", "junk.pth", "junk.safetensors", "code.pth", "empty.pth", "nan.pth", "cut.safetensors", "cut.pth", "zero.pth"]
+)
+def test_bad_weights_fail_with_a_remedy_and_run_nothing(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / name
+    state = {"a": torch.full((30, 40), float("nan") if name == "nan.pth" else 1.0)}
+    if name.startswith("junk"):
+        path.write_bytes(b"this is no weights file" * 9)
+    elif name.startswith("zero"):
+        path.write_bytes(b"")
+    elif path.suffix == ".safetensors":
+        save_file(state, path)
+    elif name != "none.pth":
+        torch.save({"code.pth": {"a": Payload()}, "empty.pth": {"epoch": 3}}.get(name, state), path)
+    if name.startswith("cut"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    finding = check_weights(path)
+    assert finding.status == "fail"
+    assert finding.remedy
+    assert "executed" not in capsys.readouterr().out

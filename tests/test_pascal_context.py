@@ -1,0 +1,333 @@
+"""The reader against trees that this file writes itself, with PIL and scipy, in the layout of PASCAL_MT."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from pascal_tree import SIZES, SPLITS, box, people, semseg_of, write_parts, write_tree
+from PIL import Image
+
+from bench.data import pascal_context
+from bench.data.pascal_context import DataError, PascalContext, find_files, fingerprint
+from bench.data.pascal_files import PART_GROUP, VALID_CONTEXT_IDS
+from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+from bench.tasks import TASK_NAMES
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "PASCAL_MT äöü 数")
+
+
+def test_samples_have_the_promised_shapes_types_and_values(tree: Path) -> None:
+    for split, ids in SPLITS.items():
+        dataset = PascalContext(tree, split, TASK_NAMES)
+        assert len(dataset) == len(ids)
+        for index, name in enumerate(ids):
+            sample, size = dataset[index], SIZES[name]
+            assert set(sample) == {"id", "image", *TASK_NAMES}
+            assert sample["id"] == name
+            assert (sample["image"].shape, sample["image"].dtype) == ((*size, 3), np.uint8)
+            assert (sample["normals"].shape, sample["normals"].dtype) == ((*size, 3), np.float32)
+            for task in ("semseg", "human_parts", "saliency"):
+                assert (sample[task].shape, sample[task].dtype) == (size, np.uint8)
+
+
+def test_semseg_is_read_from_either_folder_as_class_ids(tree: Path) -> None:
+    for split, ids in SPLITS.items():
+        for name, sample in zip(ids, PascalContext(tree, split, ["semseg"]), strict=True):
+            assert (sample["semseg"] == semseg_of(SIZES[name], list(SIZES).index(name))).all()
+
+
+def test_voc_labels_win_over_pascal_context_labels(tree: Path) -> None:
+    name = SPLITS["train"][0]
+    Image.fromarray(np.full(SIZES[name], 7, np.uint8)).save(tree / f"semseg/VOC12/{name}.png")
+    assert (PascalContext(tree, "train", ["semseg"])[0]["semseg"] == 7).all()
+
+
+def test_only_persons_with_parts_count_and_later_parts_overwrite(tree: Path) -> None:
+    size = SIZES["2008_000001"]
+    expected = np.zeros(size, np.uint8)
+    expected[2:8, 2:8], expected[20:25, 4:9], expected[6:12, 4:9] = 1, 6, 2
+    assert (PascalContext(tree, "train", ["human_parts"])[0]["human_parts"] == expected).all()
+
+
+def test_test_tree_has_scipys_nesting_of_pascal_part(tree: Path) -> None:
+    anno = scipy.io.loadmat(tree / "human_parts/2008_000001.mat")["anno"]
+    horse, bare, person = anno[0][0][1][0]
+    assert (horse[1][0][0], bare[1][0][0], person[1][0][0]) == (13, 15, 15)
+    assert len(bare[3]) == 0
+    assert [person[3][0][j][0][0] for j in range(3)] == ["head", "rlleg", "neck"]
+    assert person[3][0][2][1].sum() == 30
+
+
+@pytest.mark.parametrize("objects", [[], [("person", 15, [])], [("horse", 13, ["head"])]], ids=["nothing", "person without parts", "horse"])
+def test_human_parts_are_ignored_without_a_person_that_has_parts(tree: Path, objects: list) -> None:
+    size = SIZES["2008_000001"]
+    mask = box(size, slice(3, 9), slice(3, 9))
+    write_parts(tree / "human_parts/2008_000001.mat", [(c, i, mask, [(p, mask) for p in parts]) for c, i, parts in objects])
+    assert (PascalContext(tree, "train", ["human_parts"])[0]["human_parts"] == 255).all()
+
+
+def test_human_parts_are_read_from_cell_arrays_of_structs_too(tree: Path) -> None:
+    size = SIZES["2008_000001"]
+    parts = [{"part_name": "lhand", "mask": box(size, slice(0, 4), slice(0, 4)).astype(np.uint8)}]
+    person = {"class": "person", "class_ind": 15, "mask": np.ones(size, np.uint8), "parts": parts}
+    scipy.io.savemat(tree / "human_parts/2008_000001.mat", {"anno": {"imname": "x", "objects": [person]}})
+    label = PascalContext(tree, "train", ["human_parts"])[0]["human_parts"]
+    assert (label == 4 * box(size, slice(0, 4), slice(0, 4))).all()
+
+
+def test_part_names_fall_into_the_six_groups() -> None:
+    groups = {g: {n for n, k in PART_GROUP.items() if k == g} for g in range(1, 7)}
+    assert groups[1] == {"hair", "head", "lear", "rear", "lebrow", "rebrow", "leye", "reye", "mouth", "nose"}
+    assert groups[2] == {"torso", "neck"}
+    assert groups[3] == {"luarm", "ruarm"}
+    assert groups[4] == {"llarm", "rlarm", "lhand", "rhand"}
+    assert groups[5] == {"luleg", "ruleg"}
+    assert groups[6] == {"llleg", "rlleg", "lfoot", "rfoot"}
+
+
+def test_saliency_is_foreground_above_one_half(tree: Path) -> None:
+    for name, sample in zip(SPLITS["val"], PascalContext(tree, "val", ["saliency"]), strict=True):
+        graded = np.asarray(Image.open(tree / f"sal_distill/{name}.png")).astype(float)
+        assert (sample["saliency"] == (graded / 255 > 0.5)).all()
+
+
+def test_normals_are_decoded_normalised_and_kept_in_valid_context_classes_only(tree: Path) -> None:
+    assert len(VALID_CONTEXT_IDS) == 170
+    for name, sample in zip(SPLITS["train"], PascalContext(tree, "train", ["normals"]), strict=True):
+        decoded = 2 * np.asarray(Image.open(tree / f"normals_distill/{name}.png")).astype(float) / 255 - 1
+        context = scipy.io.loadmat(tree / f"pascal-context/trainval/{name}.mat")["LabelMap"]
+        expected = decoded / np.linalg.norm(decoded, axis=2, keepdims=True) * np.isin(context, VALID_CONTEXT_IDS)[..., None]
+        assert 0.1 < np.isin(context, VALID_CONTEXT_IDS).mean() < 0.9
+        np.testing.assert_allclose(sample["normals"], expected, atol=1e-5)
+        assert (sample["normals"][~np.isin(context, VALID_CONTEXT_IDS)] == 0).all()
+
+
+def test_label_maps_of_any_number_type_are_read(tree: Path) -> None:
+    path = tree / "pascal-context/trainval/2008_000001.mat"
+    before = PascalContext(tree, "train", ["normals"])[0]["normals"]
+    scipy.io.savemat(path, {"LabelMap": scipy.io.loadmat(path)["LabelMap"].astype(float)})
+    assert (PascalContext(tree, "train", ["normals"])[0]["normals"] == before).all()
+
+
+def test_kept_samples_equal_decoded_ones_and_belong_to_the_caller(tree: Path) -> None:
+    plain, kept = PascalContext(tree, "train", TASK_NAMES), PascalContext(tree, "train", TASK_NAMES, keep_raw=True)
+    for _ in range(2):
+        for index in range(len(plain)):
+            sample, expected = kept[index], plain[index]
+            for key, value in expected.items():
+                np.testing.assert_array_equal(sample[key], value)
+                if key != "id":
+                    sample[key][:] = 3
+    shutil.rmtree(tree / "JPEGImages")
+    assert kept[1]["id"] == SPLITS["train"][1]
+
+
+def test_each_task_demands_its_own_modalities_only(tree: Path) -> None:
+    for folder in ("sal_distill", "normals_distill", "pascal-context", "human_parts"):
+        shutil.rmtree(tree / folder)
+    assert len(PascalContext(tree, "train", ["semseg"])) == 3
+    with pytest.raises(DataError, match=r"normals: 3 of 3 files missing, path normals_distill/ID\.png") as caught:
+        PascalContext(tree, "train", ["semseg", "normals"])
+    assert "context: 3 of 3" in str(caught.value)
+    assert "sal_distill" not in str(caught.value)
+
+
+def test_missing_files_are_counted_and_the_first_named(tree: Path) -> None:
+    (tree / "sal_distill/2008_000003.png").unlink()
+    (tree / "semseg/pascal-context/2008_000001.png").unlink()
+    with pytest.raises(DataError, match=r"saliency: 1 of 3 files missing.*ids 2008_000003") as caught:
+        PascalContext(tree, "train", TASK_NAMES)
+    assert "semseg/VOC12/ID.png, else semseg/pascal-context/ID.png, ids 2008_000001" in str(caught.value)
+    assert str(tree) in str(caught.value)
+
+
+def test_construction_stats_no_file_of_a_large_split(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    monkeypatch.setattr(pascal_context.os, "listdir", lambda path, real=os.listdir: listed.append(path) or real(path))
+    PascalContext(tree, "train", TASK_NAMES)
+    assert len(listed) == 7  # one a folder
+    many = [f"2008_{i:06}" for i in range(10_000)]
+    assert sum(path is not None for path in find_files(tree, "image", many).values()) == 5
+
+
+def break_root(tree: Path) -> None:
+    shutil.rmtree(tree)
+
+
+def break_split(tree: Path) -> None:
+    (tree / "ImageSets/Context/train.txt").unlink()
+
+
+def empty_split(tree: Path) -> None:
+    (tree / "ImageSets/Context/train.txt").write_text("\n \n")
+
+
+def repeat_id(tree: Path) -> None:
+    (tree / "ImageSets/Context/train.txt").write_text("2008_000001\n2008_000003\n2008_000001\n")
+
+
+def binary_split(tree: Path) -> None:
+    (tree / "ImageSets/Context/train.txt").write_bytes(b"\xff\xfe\x00\x80")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (break_root, "is not a directory: point it at PASCAL_MT"),
+        (break_split, "train.txt is missing .splits there: val"),
+        (empty_split, "train.txt is empty"),
+        (repeat_id, "lists 1 ids more than once: 2008_000001"),
+        (binary_split, "cannot be read"),
+    ],
+)
+def test_a_broken_root_or_split_is_named(tree: Path, harm: Callable[[Path], None], message: str) -> None:
+    harm(tree)
+    with pytest.raises(DataError, match=message):
+        PascalContext(tree, "train", ["semseg"])
+
+
+@pytest.mark.parametrize("tasks", [[], ["edge"], ["semseg", "semseg"]])
+def test_tasks_must_be_different_known_names(tree: Path, tasks: list[str]) -> None:
+    with pytest.raises(ValueError, match="semseg, human_parts, saliency, normals"):
+        PascalContext(tree, "train", tasks)
+
+
+def test_split_files_may_have_windows_line_ends_and_blank_lines(tree: Path) -> None:
+    (tree / "ImageSets/Context/val.txt").write_bytes(b"\xef\xbb\xbf2008_000002\r\n\r\n 2008_000004 \r\n")
+    assert PascalContext(tree, "val", ["semseg"]).ids == SPLITS["val"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "LA", "1"])
+def test_images_of_any_eight_bit_mode_become_rgb(tree: Path, mode: str) -> None:
+    path = tree / "JPEGImages/2008_000001.jpg"
+    Image.open(path).convert(mode).save(path, format="TIFF" if mode == "CMYK" else "PNG")
+    image = PascalContext(tree, "train", ["semseg"])[0]["image"]
+    assert image.shape == (*SIZES["2008_000001"], 3)
+    assert image.std() > 10
+
+
+def test_a_grey_jpeg_becomes_three_equal_channels(tree: Path) -> None:
+    path = tree / "JPEGImages/2008_000001.jpg"
+    Image.open(path).convert("L").save(path)
+    image = PascalContext(tree, "train", ["semseg"])[0]["image"]
+    assert (image == image[..., :1]).all()
+
+
+WRITERS = {
+    "JPEGImages/2008_000001.jpg": lambda p: Image.fromarray(np.zeros((30, 41), np.uint16)).save(p, format="PNG"),
+    "semseg/pascal-context/2008_000001.png": lambda p: Image.new("RGB", (41, 30)).save(p),
+    "sal_distill/2008_000001.png": lambda p: Image.fromarray(np.zeros((30, 41), np.uint16)).save(p),
+    "normals_distill/2008_000001.png": lambda p: Image.new("L", (41, 30)).save(p),
+    "pascal-context/trainval/2008_000001.mat": lambda p: scipy.io.savemat(p, {"other": np.zeros(3)}),
+    "human_parts/2008_000001.mat": lambda p: scipy.io.savemat(p, {"anno": np.zeros((3, 3))}),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_of_the_wrong_kind_is_named(tree: Path, name: str) -> None:
+    WRITERS[name](tree / name)
+    with pytest.raises(DataError, match=name):
+        PascalContext(tree, "train", TASK_NAMES)[0]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("keep", [0, 0.1, 0.5, 0.95])
+def test_a_truncated_file_is_named(tree: Path, name: str, keep: float) -> None:
+    content = (tree / name).read_bytes()
+    (tree / name).write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(DataError, match=name):
+        PascalContext(tree, "train", TASK_NAMES)[0]
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if not n.startswith("JPEG")])
+def test_a_label_of_another_size_than_its_image_is_named(tree: Path, name: str) -> None:
+    path = tree / name
+    if path.suffix == ".png":
+        Image.open(path).resize((40, 30)).save(path)
+    elif name.startswith("human"):
+        write_parts(path, people((30, 40)))
+    else:
+        scipy.io.savemat(path, {"LabelMap": np.ones((30, 40), np.uint16)})
+    with pytest.raises(DataError, match=f"{name} is 30 x 40 .* its image 30 x 41"):
+        PascalContext(tree, "train", TASK_NAMES)[0]
+
+
+def test_semantic_labels_out_of_range_are_named(tree: Path) -> None:
+    Image.fromarray(np.full((30, 41), 21, np.uint8)).save(tree / "semseg/VOC12/2008_000001.png")
+    with pytest.raises(DataError, match=r"VOC12/2008_000001.png holds the values \[21\]"):
+        PascalContext(tree, "train", ["semseg"])[0]
+
+
+def test_an_unknown_part_of_a_person_is_named(tree: Path) -> None:
+    mask = np.ones((30, 41), bool)
+    write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, mask, [("tail", mask)])])
+    with pytest.raises(DataError, match="unknown part 'tail'"):
+        PascalContext(tree, "train", ["human_parts"])[0]
+
+
+@pytest.mark.parametrize("name", ["pascal-context/trainval/2008_000001.mat", "human_parts/2008_000001.mat"])
+def test_matlab_files_of_version_7_3_are_refused_with_the_remedy(tree: Path, name: str) -> None:
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    (tree / name).write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n".ljust(512, b"\0"))
+    with pytest.raises(DataError, match=r"version 7\.3.*save -v7"):
+        PascalContext(tree, "train", TASK_NAMES)[0]
+
+
+def test_nothing_is_written_into_the_data_root(tree: Path) -> None:
+    (tree / "ImageSets/Parts").mkdir()
+    (tree / "ImageSets/Parts/train.txt").write_text(json.dumps({"wrong": [1]}))
+    before = {p: p.stat().st_mtime_ns for p in tree.rglob("*")}
+    for split in SPLITS:
+        list(PascalContext(tree, split, TASK_NAMES))
+    fingerprint(tree)
+    assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
+
+
+def test_symbolic_links_are_followed(tree: Path, tmp_path: Path) -> None:
+    os.symlink(tree, tmp_path / "link")
+    image = tree / "JPEGImages/2008_000001.jpg"
+    image.rename(tmp_path / "elsewhere.jpg")
+    os.symlink(tmp_path / "elsewhere.jpg", image)
+    assert PascalContext(tmp_path / "link", "train", TASK_NAMES)[0]["image"].shape == (30, 41, 3)
+    (tmp_path / "elsewhere.jpg").unlink()
+    with pytest.raises(DataError, match=r"2008_000001\.jpg cannot be read"):
+        PascalContext(tmp_path / "link", "train", TASK_NAMES)[0]
+
+
+def test_fingerprint_follows_ids_and_content_hash_but_not_the_place(tree: Path, tmp_path: Path) -> None:
+    first = fingerprint(tree)
+    assert len(first) == 64
+    assert fingerprint(shutil.move(tree, tmp_path / "moved")) == first
+    root = tmp_path / "moved"
+    (root / "synthetic.json").write_text(json.dumps({"content_hash": "abc"}))
+    second = fingerprint(root)
+    (root / "synthetic.json").write_text(json.dumps({"content_hash": "abd"}))
+    (root / "ImageSets/Context/val.txt").write_text("2008_000002\n")
+    assert len({first, second, fingerprint(root)}) == 3
+    (root / "synthetic.json").write_text("{}")
+    with pytest.raises(DataError, match="content_hash"):
+        fingerprint(root)
+
+
+def test_a_rendered_tree_is_read_in_full(tmp_path: Path) -> None:
+    root = tmp_path / "rendered"
+    content_hash = write_pascal_mt(root, SyntheticConfig(n_train=12, n_val=3, size=64, seed=2))
+    samples = [sample for split in SPLITS for sample in PascalContext(root, split, TASK_NAMES)]
+    assert len(samples) == 15
+    for sample in samples:
+        length = np.linalg.norm(sample["normals"], axis=2)
+        assert ((np.abs(length - 1) < 1e-5) | (length == 0)).all()
+        assert sample["semseg"].max() == 255 or sample["semseg"].max() <= 20
+    for task in ("semseg", "human_parts", "saliency"):
+        assert len(set(np.concatenate([sample[task].ravel() for sample in samples])) - {255}) > 1
+    assert 0.1 < np.mean([sample["normals"].any(-1).mean() for sample in samples]) < 1
+    assert json.loads((root / "synthetic.json").read_text())["content_hash"] == content_hash
+    assert len(fingerprint(root)) == 64

@@ -1,0 +1,443 @@
+"""The report: numbers against hand arithmetic, missing trials that stay visible, and files that are the same every time."""
+
+import csv
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_records import REFERENCE, MadeSuite, demo_like_suite, made_method
+from matplotlib.transforms import Bbox
+from rich.console import Console
+
+from bench.record import RecordError
+from bench.report import make_report, plots
+from bench.report.stats import delta_m, pareto_front, row_frame, seed_frame
+from bench.report.summary import findings
+from bench.report.tables import main_table, to_latex, to_markdown, to_rich
+from bench.tasks import TASK_NAMES, TASKS
+
+ROOT = Path(__file__).parent.parent
+FULL = made_method("full", "Full fine-tuning", None, None, label="Single-task full fine-tuning")
+FILES = ["table.csv", "table.md", "table.tex", "summary.md"] + [
+    f"{name}.{kind}" for name in ("pareto_params", "pareto_memory", "rank_curves") for kind in ("png", "pdf", "csv")
+]
+
+
+def two_row_suite() -> MadeSuite:
+    """Return a reference of one model a task and a LoRA row, two seeds each, with numbers that hand arithmetic can follow."""
+    suite = MadeSuite(tasks=("semseg", "normals"))
+    suite.add(
+        FULL,
+        {0: {"semseg": 40.0, "normals": 20.0}, 1: {"semseg": 60.0, "normals": 30.0}},
+        kind="single_task",
+        trainable=5_000_000,
+        memory=400,
+        step_seconds=0.3,
+    )
+    suite.add(made_method(), {0: {"semseg": 45.0, "normals": 20.0}, 1: {"semseg": 60.0, "normals": 22.5}}, memory=300)
+    return suite
+
+
+def published() -> list[dict]:
+    """Return the published rows whose four metrics and recomputed delta_m are there."""
+    with (ROOT / "results" / "published.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if row["delta_m_recomputed_vs_67.21_61.93_62.35_17.97"]]
+
+
+def test_published_metrics_give_their_delta_m() -> None:
+    rows = published()
+    assert len(rows) > 35
+    columns = {"semseg": "semseg_miou", "human_parts": "human_parts_miou", "saliency": "saliency_miou", "normals": "normals_rmse"}
+    for row in rows:
+        values = {task: float(row[column]) for task, column in columns.items()}
+        assert delta_m(values, REFERENCE) == pytest.approx(float(row["delta_m_recomputed_vs_67.21_61.93_62.35_17.97"]), abs=0.0051), row[
+            "method"
+        ]
+
+
+def test_mtlora_rank_64_has_delta_m_2_54() -> None:
+    assert round(delta_m({"semseg": 67.9, "human_parts": 59.84, "saliency": 65.4, "normals": 16.6}, REFERENCE), 2) == 2.54
+
+
+def test_the_published_reference_is_the_one_of_the_task_table() -> None:
+    assert {name: task.published_reference for name, task in TASKS.items()} == REFERENCE
+
+
+def test_delta_m_is_none_where_something_is_missing() -> None:
+    assert delta_m({"semseg": 1.0}, {"semseg": 1.0, "normals": 1.0}) is None
+    assert delta_m({"semseg": None}, {"semseg": 1.0}) is None
+    assert delta_m({"semseg": 1.0}, {"semseg": 0.0}) is None
+    assert delta_m({"semseg": 1.0}, {}) is None
+
+
+def test_numbers_equal_hand_arithmetic() -> None:
+    suite = two_row_suite()
+    rows = row_frame(suite.plan(), suite.records)
+    full, lora = rows.iloc[0], rows.iloc[1]
+    assert (full["semseg_miou_mean"], full["normals_mean_deg_mean"]) == (50.0, 25.0)
+    assert full["semseg_miou_std"] == pytest.approx(math.sqrt(200))
+    # reference 50 and 25; LoRA seed 0: (-10 % + 20 %) / 2 = 5 %, seed 1: (20 % + 10 %) / 2 = 15 %
+    assert lora["delta_m_mean"] == pytest.approx(10.0)
+    assert lora["delta_m_std"] == pytest.approx(math.sqrt(50))
+    assert (lora["delta_m_n"], lora["seeds_complete"], lora["seeds_planned"]) == (2, 2, 2)
+    assert full["delta_m_mean"] == pytest.approx(0.0, abs=1e-12)
+    # one model a task: sums, but the largest memory
+    assert (full["trainable_params"], full["trainable_params_without_decoders"]) == (10_000_000, 8_000_000)
+    assert (full["flops_per_image_mean"], full["stored_bytes_mean"], full["train_seconds_mean"]) == (2e9, 4e7, 120.0)
+    assert full["step_memory_bytes_mean"] == 400
+    assert full["step_seconds_mean"] == pytest.approx(0.6)
+    assert (lora["trainable_params"], lora["step_memory_bytes_mean"], lora["flops_per_image_mean"]) == (3_000_000, 300, 1e9)
+
+
+def test_table_csv_agrees_with_the_statistics_module(tmp_path: Path) -> None:
+    suite = demo_like_suite(seeds=(0, 1, 2))
+    make_report(suite.write(tmp_path))
+    table = pd.read_csv(tmp_path / "table.csv").set_index("label")
+    for record_row in suite.rows:
+        for task in TASK_NAMES:
+            own = [
+                r["metrics"][task][TASKS[task].metric] for r in suite.records if r["run_id"] in record_row["run_ids"] and task in r["tasks"]
+            ]
+            line = table.loc[record_row["label"]]
+            assert line[f"{task}_{TASKS[task].metric}_mean"] == pytest.approx(statistics.fmean(own), rel=1e-12)
+            assert line[f"{task}_{TASKS[task].metric}_std"] == pytest.approx(statistics.stdev(own), rel=1e-9)
+
+
+def test_a_seed_counts_only_when_every_task_is_there_and_ok(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg", "normals"))
+    values = {"semseg": 50.0, "normals": 20.0}
+    suite.add(FULL, {0: values, 1: {"semseg": 70.0}}, kind="single_task")
+    suite.add(made_method(), {0: values, 1: {"semseg": 90.0, "normals": 1.0}}, status={"semseg_normals-s1": "oom"})
+    suite.add(made_method(value=8), {0: values, 1: {"semseg": 90.0, "normals": None}})
+    suite.add(made_method(value=16), {})
+    rows = row_frame(suite.plan(), suite.records).set_index("label")
+    assert list(rows["seeds_complete"]) == [1, 1, 1, 0]
+    assert rows.loc[FULL["label"], "semseg_miou_mean"] == 50.0
+    assert list(rows["missing"]) == ["normals not run (seed 1)", "oom (seed 1)", "normals without mean_deg (seed 1)", "not run (seed 0, 1)"]
+    assert rows["semseg_miou_std"].isna().all()
+    assert rows.loc["LoRA (r=16)", ["semseg_miou_mean", "delta_m_mean", "step_seconds_mean"]].isna().all()
+    report = make_report(suite.write(tmp_path))
+    assert not report.complete
+    cells = report.table.cells.set_index("Method")
+    assert list(cells["Seeds"]) == [
+        "1/2: normals not run (seed 1)", "1/2: oom (seed 1)", "1/2: normals without mean_deg (seed 1)", "0/2: not run (seed 0, 1)",
+    ]  # fmt: skip
+    assert (cells.loc["LoRA (r=16)"].iloc[1:] == "—").all()
+    text = (tmp_path / "table.md").read_text()
+    assert "[incomplete: 6 of 10 trials]" in text
+    assert "row1-semseg_normals-s1 (oom)" in text
+    assert "Trials not run yet (3): row0-normals-s1, row3-semseg_normals-s0, row3-semseg_normals-s1." in text
+    assert "made up to be oom" in (tmp_path / "summary.md").read_text()
+
+
+def test_seeds_that_disagree_on_a_parameter_count_are_an_error() -> None:
+    suite = two_row_suite()
+    suite.records[-1]["params"]["trainable"] += 1
+    with pytest.raises(ValueError, match="seeds disagree on trainable_params"):
+        row_frame(suite.plan(), suite.records)
+
+
+def test_a_record_that_contradicts_the_plan_is_an_error() -> None:
+    suite = two_row_suite()
+    suite.records[-1]["cell_id"] = "f" * 12
+    with pytest.raises(ValueError, match="writes the plan anew"):
+        seed_frame(suite.plan(), suite.records)
+
+
+def test_two_records_of_one_task_and_seed_are_an_error() -> None:
+    suite = two_row_suite()
+    suite.records[-1]["seed"] = 0
+    with pytest.raises(ValueError, match="two records of semseg"):
+        seed_frame(suite.plan(), suite.records)
+
+
+def test_records_outside_of_the_plan_are_left_out_and_counted(tmp_path: Path) -> None:
+    suite = two_row_suite()
+    expected = row_frame(suite.plan(), suite.records)
+    other = MadeSuite(tasks=("semseg", "normals"))
+    other.add(made_method(), {0: {"semseg": 1.0, "normals": 1.0}})
+    stray = other.records[0] | {"run_id": "stray"}
+    pd.testing.assert_frame_equal(row_frame(suite.plan(), [*suite.records, stray]), expected)
+    suite.records.append(stray)
+    make_report(suite.write(tmp_path))
+    assert "1 records in the directory belong to no row of the plan" in (tmp_path / "table.md").read_text()
+
+
+def test_the_single_task_row_is_the_reference_where_cell_ids_are_shared() -> None:
+    suite = two_row_suite()
+    suite.rows.reverse()
+    for line in (*suite.rows, *suite.records):
+        line["cell_id"] = "a" * 12
+    rows = row_frame(suite.plan(), suite.records)
+    assert list(rows.loc[rows["is_reference"], "label"]) == [FULL["label"]]
+
+
+def test_one_task_alone_makes_a_report(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("saliency",), seeds=(0,))
+    suite.add(FULL, {0: {"saliency": 50.0}}, kind="single_task")
+    suite.add(made_method(), {0: {"saliency": 55.0}})
+    report = make_report(suite.write(tmp_path))
+    assert report.complete
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert list(table["delta_m_mean"]) == [0.0, pytest.approx(10.0)]
+    assert table["delta_m_std"].isna().all()
+    assert "semseg" not in " ".join(table.columns)
+    assert report.not_drawn == ("rank_curves: no method has results at two values of its dial.",)
+    assert "one seed, hence no spread is known" in (tmp_path / "summary.md").read_text()
+
+
+def test_without_a_reference_there_is_no_delta_m_and_stale_figures_go(tmp_path: Path) -> None:
+    suite = two_row_suite()
+    assert make_report(suite.write(tmp_path)).complete
+    assert (tmp_path / "pareto_params.png").exists()
+    for path in (tmp_path / "records").glob("row0-semseg*"):
+        path.unlink()
+    report = make_report(tmp_path)
+    assert not (tmp_path / "pareto_params.png").exists()
+    assert pd.read_csv(tmp_path / "table.csv")["delta_m_mean"].isna().all()
+    assert any("its reference row has no complete seed" in note for note in report.table.footnotes)
+    assert "Not drawn: pareto_params" in (tmp_path / "summary.md").read_text()
+
+
+def test_no_result_at_all_is_a_clear_error(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg",), seeds=(0,))
+    suite.add(FULL, {0: {"semseg": 1.0}}, kind="single_task", status={"semseg-s0": "failed"})
+    with pytest.raises(RecordError, match=r"no trial of the plan has a result .*failed.*Run `run_suite.py run made` first"):
+        make_report(suite.write(tmp_path))
+
+
+# Pareto front
+
+
+def test_pareto_front_of_a_hand_made_set() -> None:
+    cost = [1, 2, 2, 3, 3, 4, np.nan, 0.5]
+    score = [1, 3, 2, 3, 5, 4, 9, np.nan]
+    assert list(pareto_front(cost, score)) == [True, True, False, False, True, False, False, False]
+
+
+def test_equal_points_stand_or_fall_together() -> None:
+    assert list(pareto_front([1, 1, 2, 2], [5, 5, 4, 4])) == [True, True, False, False]
+    assert list(pareto_front([], [])) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30))
+def test_pareto_front_equals_the_definition(points: list[tuple[int, int]]) -> None:
+    def dominated(point: tuple[int, int]) -> bool:
+        return any(c <= point[0] and s >= point[1] and (c < point[0] or s > point[1]) for c, s in points)
+
+    assert list(pareto_front([c for c, _ in points], [s for _, s in points])) == [not dominated(point) for point in points]
+
+
+# Tables
+
+
+def test_best_values_are_bold_at_the_digits_shown_and_ties_share_it() -> None:
+    suite = MadeSuite(tasks=("semseg", "normals"), seeds=(0,))
+    for rank, semseg, normals in ((4, 50.001, 20.0), (8, 50.004, 19.0), (16, 49.99, 18.0), (32, 10.0, 30.0)):
+        suite.add(made_method(value=rank), {0: {"semseg": semseg, "normals": normals}}, trainable=2_000_000 + rank)
+    table = main_table(row_frame(suite.plan(), suite.records), tasks=suite.tasks, title="t")
+    assert list(table.bold["SemSeg mIoU ↑"]) == [True, True, False, False]
+    assert list(table.bold["Normals mErr ↓"]) == [False, False, True, False]
+    assert list(table.cells["SemSeg mIoU ↑"]) == ["50.00", "50.00", "49.99", "10.00"]
+    assert not table.bold["Trainable (M) ↓"].any()  # all equal at the digits shown: nothing to point out
+    text = to_markdown(table)
+    assert "**50.00**" in text
+    assert "**18.00**" in text
+
+
+def test_values_carry_their_spread_and_sign() -> None:
+    suite = two_row_suite()
+    table = main_table(row_frame(suite.plan(), suite.records), tasks=suite.tasks, title="t")
+    line = table.cells.set_index("Method").loc["LoRA (r=4)"]
+    assert line["SemSeg mIoU ↑"] == "52.50 ± 10.61"
+    assert line["Δm (%) ↑"] == "+10.00 ± 7.07"
+    assert line["Trainable (M) ↓"] == "3.00"
+    assert table.cells["Δm (%) ↑"].iloc[0].startswith("0.00 ±")
+
+
+def test_families_stay_together_in_the_order_of_the_plan() -> None:
+    suite = MadeSuite(tasks=("semseg",), seeds=(0,))
+    for name, rank in (("b", 4), ("a", 4), ("b", 8), ("a", 8)):
+        suite.add(made_method(name, name.upper(), "rank", rank), {0: {"semseg": 1.0}})
+    assert list(row_frame(suite.plan(), suite.records)["label"]) == ["B (r=4)", "B (r=8)", "A (r=4)", "A (r=8)"]
+
+
+def test_latex_is_escaped_plain_ascii_booktabs() -> None:
+    suite = two_row_suite()
+    suite.rows[1]["label"] = "LoRA_x & 50% #1"
+    plan = suite.plan() | {"title": "50 % of a_b"}
+    rows = row_frame(plan, suite.records)
+    text = to_latex(main_table(rows, tasks=suite.tasks, title=plan["title"], footnotes=("Δm ± 1 % “q” \\x",)), label="tab:x")
+    assert text.isascii()
+    assert r"LoRA\_x \& 50\% \#1 &" in text
+    assert r"\caption{50 \% of a\_b}" in text
+    assert r"$\Delta_m$ $\pm$ 1 \% ``q'' \textbackslash{}x" in text
+    assert r"\textbf{52.50 $\pm$ 10.61}" in text
+    for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:x}"):
+        assert text.count(command) == 1
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in body} == {9}
+
+
+def test_the_terminal_table_shows_every_row_and_what_is_missing() -> None:
+    suite = demo_like_suite()
+    suite.records.pop()
+    table = main_table(row_frame(suite.plan(), suite.records), tasks=TASK_NAMES, title="Suite [incomplete]")
+    for width in (100, 150, 200):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(to_rich(table, width=width))
+        text = console.export_text()
+        console.file.close()
+        assert "Suite [incomplete]" in text
+        assert "MTLoRA+ (r=8): 1/2: not run (seed 1)" in text
+        assert text.count("LoRA") >= 7
+
+
+def test_records_of_two_devices_or_codes_are_warned_of(tmp_path: Path) -> None:
+    suite = two_row_suite()
+    suite.records[-1]["env"] = suite.records[-1]["env"] | {"device": "gpu"}
+    suite.records[-2]["code_id"] = "other"
+    notes = make_report(suite.write(tmp_path)).table.footnotes
+    warnings = [note for note in notes if note.startswith("WARNING")]
+    assert len(warnings) == 2
+    assert "c0de, other" in warnings[0]
+    assert "cpu, gpu" in warnings[1]
+
+
+# Findings
+
+
+def test_findings_claim_an_order_only_where_intervals_do_not_touch() -> None:
+    suite = MadeSuite(tasks=("semseg",))
+    suite.add(FULL, {0: {"semseg": 50.0}, 1: {"semseg": 50.0}}, kind="single_task")
+    suite.add(made_method(value=4), {0: {"semseg": 60.0}, 1: {"semseg": 62.0}})
+    suite.add(made_method(value=8), {0: {"semseg": 60.5}, 1: {"semseg": 61.0}})
+    suite.add(made_method(value=16), {0: {"semseg": 40.0}, 1: {"semseg": 41.0}})
+    lines = findings(row_frame(suite.plan(), suite.records), ["semseg"])
+    assert lines[0].endswith("not separated from: LoRA (r=8).")
+    assert "wholly above 0 (the reference's mean): LoRA (r=4), LoRA (r=8)." in lines[1]
+    assert "wholly below 0 (the reference's mean): LoRA (r=16)." in lines[2]
+
+
+def test_findings_of_one_seed_claim_no_order() -> None:
+    suite = demo_like_suite(seeds=(0,))
+    lines = findings(row_frame(suite.plan(), suite.records), TASK_NAMES)
+    assert lines[0].endswith("One seed gives no spread, so no order is claimed.")
+    assert not any("wholly" in line or "interval touches" in line for line in lines)
+
+
+# Figures and files
+
+
+@pytest.fixture(scope="module")
+def demo_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a report shaped like the demo's."""
+    directory = demo_like_suite().write(tmp_path_factory.mktemp("demo"))
+    assert sorted(make_report(directory).files) == sorted(FILES)
+    return directory
+
+
+def test_a_second_report_has_the_same_bytes(demo_report: Path) -> None:
+    before = {name: (demo_report / name).read_bytes() for name in FILES}
+    make_report(demo_report)
+    assert [name for name in FILES if (demo_report / name).read_bytes() != before[name]] == []
+
+
+def test_pdf_fonts_are_embedded_as_truetype(demo_report: Path) -> None:
+    for name in ("pareto_params", "pareto_memory", "rank_curves"):
+        content = (demo_report / f"{name}.pdf").read_bytes()
+        assert b"/FontFile2" in content
+        assert b"/Type3" not in content
+        assert b"CreationDate" not in content
+
+
+def test_plotted_numbers_lie_beside_the_figure(demo_report: Path) -> None:
+    table = pd.read_csv(demo_report / "table.csv").set_index("label")
+    numbers = pd.read_csv(demo_report / "pareto_params.csv").set_index("label")
+    assert len(numbers) == len(table)
+    np.testing.assert_allclose(numbers["cost"], table.loc[numbers.index, "trainable_params"] / 1e6)
+    np.testing.assert_allclose(numbers["delta_m_std"], table.loc[numbers.index, "delta_m_std"])
+    memory = pd.read_csv(demo_report / "pareto_memory.csv").set_index("label")
+    assert memory.loc["Decoders only", "cost"] == 70
+    curves = pd.read_csv(demo_report / "rank_curves.csv")
+    assert set(curves["panel"]) == {*TASK_NAMES, "delta_m"}
+    assert set(curves["family"]) == {
+        "Full fine-tuning, single-task", "Full fine-tuning, multi-task", "Decoders only", "LoRA", "Adapter", "MTLoRA",
+    }  # fmt: skip
+
+
+def test_labels_cover_no_marker_and_no_other_label() -> None:
+    suite = demo_like_suite()
+    rows = row_frame(suite.plan(), suite.records)
+    for cost in ("trainable_params", "step_memory_bytes"):
+        numbers = plots.pareto_numbers(rows, cost=cost, scale=1e6)
+        figure = plots.draw_pareto(numbers, plots.family_styles(rows), cost_title="cost", reference_label="reference", title="t")
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        boxes = [text.get_window_extent().padded(-1) for text in axes.texts]
+        assert len(boxes) == 8
+        markers = axes.transData.transform(numbers[["cost", "delta_m"]].to_numpy())
+        for position, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[position + 1 :])
+            assert not any(box.contains(*marker) for marker in markers)
+            assert Bbox.intersection(box, axes.bbox).size == pytest.approx(box.size)
+        legend = figure.legends[0].get_window_extent()
+        assert not legend.overlaps(axes.get_tightbbox())
+
+
+def test_families_have_distinct_looks_that_survive_grey_print() -> None:
+    suite = demo_like_suite()
+    styles = plots.family_styles(row_frame(suite.plan(), suite.records))
+    assert len({style["marker"] for style in styles.values()}) == len(styles) == 8
+
+
+def test_the_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
+    demo_like_suite(seeds=(0,)).write(tmp_path)
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'ray', 'timm', 'methods', 'torchvision', 'cv2'): sys.modules[name] = None\n"
+        f"import bench.report, pathlib; bench.report.make_report(pathlib.Path({str(tmp_path)!r}))\n"
+        "assert not [name for name in sys.modules if name.partition('.')[0] in ('torch', 'ray') and sys.modules[name]]\n"
+        "assert 'matplotlib.pyplot' not in sys.modules or not sys.modules['matplotlib.pyplot'].get_fignums()\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=ROOT, check=True)
+    assert all((tmp_path / name).exists() for name in FILES)
+
+
+def test_summary_names_commands_data_and_figures(demo_report: Path) -> None:
+    text = (demo_report / "summary.md").read_text()
+    for part in (
+        "python run_suite.py run made",
+        "python run_suite.py report made",
+        "![pareto params](pareto_params.png)",
+        "da7a",
+        "Seeds: 0, 1",
+    ):
+        assert part in text
+    assert "nan" not in text.lower().split()
+
+
+def test_four_hundred_rows_are_reported_within_reason(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg",))
+    suite.add(FULL, {0: {"semseg": 50.0}, 1: {"semseg": 51.0}}, kind="single_task")
+    for rank in range(1, 400):
+        suite.add(made_method(value=rank), {0: {"semseg": 40 + rank / 50}, 1: {"semseg": 40.5 + rank / 50}})
+    rows = row_frame(suite.plan(), suite.records)
+    assert len(rows) == 400
+    assert len(to_markdown(main_table(rows, tasks=suite.tasks, title="t")).splitlines()) == 405
+
+
+def test_records_and_plan_are_left_alone(demo_report: Path) -> None:
+    plan = (demo_report / "plan.json").read_bytes()
+    make_report(demo_report)
+    assert (demo_report / "plan.json").read_bytes() == plan
+    assert json.loads(plan)["suite"] == "made"
