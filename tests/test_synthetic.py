@@ -157,7 +157,8 @@ def test_some_images_hold_no_person_some_a_person_without_parts_and_sizes_vary(t
         without += not persons
         bare += any(parts.size == 0 for parts in persons)
         dressed += any(parts.size > 0 for parts in persons)
-        sizes.add(Image.open(tree / f"JPEGImages/{identifier}.jpg").size)
+        with Image.open(tree / f"JPEGImages/{identifier}.jpg") as image:
+            sizes.add(image.size)
     assert without > 10
     assert bare > 0
     assert dressed > 10
@@ -216,13 +217,20 @@ def test_visible_objects_do_not_overlap_and_some_scene_is_salient(scenes):
     assert all(len(np.unique(scene.saliency)) > 10 for scene in scenes)
 
 
-def test_visible_surfaces_face_the_camera(scenes):
+def test_normals_are_unit_vectors_and_the_sky_faces_the_viewer(scenes):
     for scene in scenes:
-        height, width = scene.depth.shape
-        seen = np.isfinite(scene.depth)
         assert np.allclose((scene.normals**2).sum(-1), 1, atol=1e-5)
-        assert (scene.normals[~seen] == (0, 0, 1)).all()
-        assert (scene.normals[seen][:, 2] > 0).mean() > 0.9
+        assert (scene.normals[np.isinf(scene.depth)] == (0, 0, 1)).all()
+    assert any(np.isinf(scene.depth).any() for scene in scenes)
+
+
+def test_stored_axes_are_right_down_and_towards_the_viewer():
+    camera = Camera(height=61, width=61, focal=60.0)
+    item = Item(class_id=1, model=ball((0, 0, 5), 2.0).model, yaw=0, position=np.zeros(3), bare=False)
+    scene = label_scene([ball((0, 0, 5), 2.0)], [item], [], camera, lambda hits: np.zeros((*hits.depth.shape, 3), np.uint8))
+    assert np.allclose(scene.normals[30, 30], (0, 0, 1), atol=0.01)
+    assert scene.normals[30, 45, 0] > 0.3
+    assert scene.normals[45, 30, 1] > 0.3
 
 
 def ball(center: tuple[float, float, float], radius: float) -> Placed:
@@ -279,6 +287,8 @@ def test_normals_of_every_solid_equal_the_slope_of_its_depth(kind):
     assert smooth.sum() > 1500
     assert (cosine[smooth] > 0.98).mean() > 0.9  # the rest lies on edges
     assert (cosine[smooth] > 0).mean() > 0.99
+    seen = hits.primitive >= 0
+    assert ((points[seen] * hits.normals[seen]).sum(-1) < 1e-4).all()  # visible surfaces face the camera
 
 
 def test_the_nearer_object_hides_the_farther_one():
@@ -287,7 +297,7 @@ def test_the_nearer_object_hides_the_farther_one():
     for order in ([near, far], [far, near]):
         items = [Item(class_id=1 + number, model=p.model, yaw=0, position=p.position, bare=False) for number, p in enumerate(order)]
         scene = label_scene(order, items, [], camera, lambda hits: np.zeros((*hits.depth.shape, 3), np.uint8))
-        front = order.index(near)
+        front = 0 if order[0] is near else 1
         assert scene.semseg[30, 30] == 1 + front
         assert scene.semseg[30, 46] == 2 - front
         assert not scene.instances[1 - front].mask[30, 30]

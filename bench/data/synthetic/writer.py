@@ -1,0 +1,220 @@
+"""Writes rendered scenes to disk as PASCAL_MT, the layout that the reader of the real data set expects.
+
+Image i of a split depends only on (seed, split, i), not on the number of processes or the size of the split. Time stamps and orders are
+fixed: the same seed gives the same bytes with the same versions of numpy, Pillow and zlib.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from PIL import Image
+
+from bench.data.synthetic.labels import Instance
+from bench.data.synthetic.scene import Scene, render_scene
+
+RENDERER_VERSION = 1
+SPLITS = ("train", "val")
+_MANIFEST = "synthetic.json"
+_MAT_HEADER = b"MATLAB 5.0 MAT-file, synthetic PASCAL_MT".ljust(116)
+_FOLDERS = (
+    "ImageSets/Context",
+    "ImageSets/Parts",
+    "JPEGImages",
+    "semseg/VOC12",
+    "semseg/pascal-context",
+    "pascal-context/trainval",
+    "human_parts",
+    "normals_distill",
+    "sal_distill",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """What the synthetic data set holds.
+
+    Attributes:
+        n_train: Number of training images.
+        n_val: Number of validation images.
+        size: Long side of an image, pixels; the short side varies.
+        seed: Seed of everything.
+    """
+
+    n_train: int = 400
+    n_val: int = 150
+    size: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("n_train", 1, 499_999), ("n_val", 1, 499_999), ("size", 32, 4096), ("seed", 0, 2**63 - 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"SyntheticConfig.{name} is {value!r}; give a whole number")
+            if not least <= value <= most:
+                raise ValueError(f"SyntheticConfig.{name} is {value}; allowed are {least} to {most}")
+
+
+@cache
+def voc_palette() -> tuple[int, ...]:
+    """Return the colour map of PASCAL VOC, 256 RGB triples in a flat tuple: the bits of the index, spread over the channels."""
+    palette = []
+    for index in range(256):
+        for channel in range(3):
+            palette.append(sum(((index >> (3 * level + channel)) & 1) << (7 - level) for level in range(3)))
+    return tuple(palette)
+
+
+def image_id(split: str, number: int) -> str:
+    """Return a PASCAL-like id, unique over the splits."""
+    return f"{2008 + number % 3}_{2 * number + SPLITS.index(split) + 1:06d}"
+
+
+def _mat_bytes(content: dict) -> bytes:
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, content, do_compression=True)
+    return _MAT_HEADER + buffer.getvalue()[len(_MAT_HEADER) :]  # scipy writes the date there
+
+
+def _struct_row(names: tuple[str, ...], rows: list[tuple]) -> np.ndarray:
+    array = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
+    for number, row in enumerate(rows):
+        array[0, number] = row
+    return array
+
+
+def parts_annotation(identifier: str, instances: list[Instance]) -> np.ndarray:
+    """Return PASCAL-Part's struct `anno`: (imname, objects), objects: (class, class_ind, mask, parts), parts: (part_name, mask) or 0 x 0"""
+    objects = []
+    for instance in instances:
+        parts = [(part.name, part.mask.astype(np.uint8)) for part in instance.parts]
+        nested = _struct_row(("part_name", "mask"), parts) if parts else np.zeros((0, 0))
+        objects.append((instance.class_name, instance.class_id, instance.mask.astype(np.uint8), nested))
+    return _struct_row(("imname", "objects"), [(identifier, _struct_row(("class", "class_ind", "mask", "parts"), objects))])
+
+
+def _image_bytes(array: np.ndarray, *, form: str = "PNG", palette: tuple[int, ...] | None = None, **options: int) -> bytes:
+    image, buffer = Image.fromarray(array), io.BytesIO()
+    if palette is not None:
+        image.putpalette(palette)
+    image.save(buffer, format=form, **options)
+    return buffer.getvalue()
+
+
+def encode_normals(normals: np.ndarray) -> np.ndarray:
+    """Round unit vectors (h, w, 3) to uint8 v with n = 2 v / 255 - 1."""
+    return ((normals + 1) * np.float32(127.5) + np.float32(0.5)).astype(np.uint8)
+
+
+def _files_of_scene(identifier: str, scene: Scene, *, voc: bool, quality: int) -> dict[str, bytes]:
+    semseg = f"semseg/{'VOC12' if voc else 'pascal-context'}/{identifier}.png"
+    return {
+        f"JPEGImages/{identifier}.jpg": _image_bytes(scene.image, form="JPEG", quality=quality),
+        semseg: _image_bytes(scene.semseg, palette=voc_palette()),
+        f"pascal-context/trainval/{identifier}.mat": _mat_bytes({"LabelMap": scene.label_map}),
+        f"human_parts/{identifier}.mat": _mat_bytes({"anno": parts_annotation(identifier, scene.instances)}),
+        f"normals_distill/{identifier}.png": _image_bytes(encode_normals(scene.normals), compress_level=3),
+        f"sal_distill/{identifier}.png": _image_bytes(scene.saliency),
+    }
+
+
+def write_image(task: tuple[str, int], *, root: str, size: int, seed: int) -> tuple[str, list[int]]:
+    """Render and write image `task` = (split, number); return its id and the class of each annotated object."""
+    split, number = task
+    rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    short = round(size / rng.uniform(1.2, 1.5))
+    height, width = (short, size) if rng.random() < 0.75 else (size, short)
+    voc, quality = bool(rng.random() < 0.5), int(rng.integers(70, 96))
+    identifier, scene = image_id(split, number), render_scene(rng, height, width)
+    for path, content in _files_of_scene(identifier, scene, voc=voc, quality=quality).items():
+        Path(root, path).write_bytes(content)
+    return identifier, [instance.class_id for instance in scene.instances]
+
+
+def _write_images(
+    root: Path, config: SyntheticConfig, processes: int, progress: Callable[[int, int], None] | None
+) -> dict[str, dict[str, list[int]]]:
+    """Write all images and return the annotated classes per split and id."""
+    tasks = [(split, number) for split, count in zip(SPLITS, (config.n_train, config.n_val), strict=True) for number in range(count)]
+    write = partial(write_image, root=str(root), size=config.size, seed=config.seed)
+    annotated: dict[str, dict[str, list[int]]] = {split: {} for split in SPLITS}
+
+    def collect(results) -> None:
+        for done, ((split, _), (identifier, classes)) in enumerate(zip(tasks, results, strict=True), 1):
+            annotated[split][identifier] = classes
+            if progress is not None:
+                progress(done, len(tasks))
+
+    if processes == 1:
+        collect(map(write, tasks))
+    else:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            try:
+                collect(pool.map(write, tasks, chunksize=8))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return annotated
+
+
+def content_hash(root: Path) -> str:
+    """Hash the data set under `root`: sha256 over the sorted relative paths and the bytes of all files but synthetic.json."""
+    digest = hashlib.sha256()
+    for path in sorted((p for p in Path(root).rglob("*") if p.is_file()), key=lambda p: p.relative_to(root).as_posix()):
+        name, content = path.relative_to(root).as_posix(), path.read_bytes()
+        if name != _MANIFEST:
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def write_pascal_mt(root: Path, config: SyntheticConfig, processes: int = 1, progress: Callable[[int, int], None] | None = None) -> str:
+    """Render the whole data set into a new directory; it appears at once when complete, or not at all.
+
+    Args:
+        root: Directory to make; it must not exist or be empty.
+        config: What to render.
+        processes: Worker processes; the result does not depend on it.
+        progress: Called after each image with the number of images done and the total.
+
+    Returns:
+        The content hash, which is also in `root`/synthetic.json with the configuration and the renderer's version.
+
+    Raises:
+        FileExistsError: If `root` is a file or not empty: choose another directory or remove it.
+        ValueError: If `processes` is below 1.
+    """
+    root = Path(root)
+    if processes < 1:
+        raise ValueError(f"processes is {processes}; give 1 or more")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise FileExistsError(f"{root} exists and is not an empty directory; choose another directory or remove it first")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", suffix=".unfinished", dir=root.parent))
+    try:
+        for folder in _FOLDERS:
+            (unfinished / folder).mkdir(parents=True)
+        annotated = _write_images(unfinished, config, processes, progress)
+        for split, classes in annotated.items():
+            (unfinished / "ImageSets/Context" / f"{split}.txt").write_text("".join(f"{identifier}\n" for identifier in classes))
+            (unfinished / "ImageSets/Parts" / f"{split}.txt").write_text(json.dumps(classes))
+        digest = content_hash(unfinished)
+        manifest = {"config": asdict(config), "content_hash": digest, "renderer_version": RENDERER_VERSION}
+        (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        unfinished.chmod(0o755)  # mkdtemp gives 0o700
+        os.replace(unfinished, root)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+    return digest
