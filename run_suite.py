@@ -53,7 +53,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 DEFAULT_RESULTS = Path("results")
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 @app.command("list")
@@ -110,22 +110,26 @@ def run(
     from bench.launch import launch_suite
 
     chosen = load_suite(suite, data_root, seeds, weights)
-    outcome = launch_suite(
-        chosen,
-        results=results,
-        data_root=data_root,
-        weights_file=weights,
-        only=only,
-        executor=executor.value,
-        address=address,
-        gpus_per_trial=gpus_per_trial,
-        cpus_per_trial=cpus_per_trial,
-        workers=workers,
-        rerun=frozenset(filter(None, rerun.split(","))),
-        command=shlex.join(["python", "run_suite.py", *sys.argv[1:]]),
-        verbose=verbose,
-        quiet=quiet,
-    )
+    try:
+        outcome = launch_suite(
+            chosen,
+            results=results,
+            data_root=data_root,
+            weights_file=weights,
+            only=only,
+            executor=executor.value,
+            address=address,
+            gpus_per_trial=gpus_per_trial,
+            cpus_per_trial=cpus_per_trial,
+            workers=workers,
+            rerun=frozenset(filter(None, rerun.split(","))),
+            command=shlex.join(["python", "run_suite.py", *sys.argv[1:]]),
+            verbose=verbose,
+            quiet=quiet,
+        )
+    except KeyboardInterrupt:
+        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
+        raise typer.Exit(INTERRUPTED) from None
     if outcome.ok and not quiet:
         print_report(results / suite)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
@@ -226,7 +230,7 @@ def print_report(suite_dir: Path, quiet: bool = False) -> None:
 
     made = make_report(suite_dir)
     if not quiet:
-        console.print(to_rich(made.table))
+        console.print(to_rich(made.table, width=console.width))
         console.print(f"Written to {suite_dir}: {', '.join(sorted(made.files))}", highlight=False, soft_wrap=True)
         for reason in made.not_drawn:
             console.print(f"not drawn: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -250,9 +254,6 @@ def main() -> None:
     """Run the command line; every expected error becomes one line and an exit code."""
     try:
         app()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; run the same command again to go on")
-        sys.exit(INTERRUPTED)
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USAGE)

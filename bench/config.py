@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import dacite
 
@@ -136,11 +136,13 @@ class TrialConfig:
         Raises:
             ConfigError: Unknown key (a near name is suggested), wrong type, or a value that is not allowed.
         """
-        plain = dict(plain)
-        method = dict(plain.pop("method", {}))
-        name = method.pop("name", None)
+        method = plain.get("method")
+        if not isinstance(method, dict):
+            raise ConfigError(f"configuration: method must be an object with a name, for instance {{'name': 'lora'}}; got {method!r}")
+        name = method.get("name")
         require("method.name", name, METHODS)
-        return parse(cls, plain | {"method_name": name, "method": parse(METHODS[name].config, method, "method.")})
+        dials = parse(METHODS[name].config, {key: value for key, value in method.items() if key != "name"}, "method.")
+        return parse(cls, plain | {"method_name": name, "method": dials})
 
     @property
     def cell_id(self) -> str:
@@ -150,7 +152,7 @@ class TrialConfig:
     @property
     def run_id(self) -> str:
         """Name of the trial: method, dial, tasks, seed and a hash of the whole configuration."""
-        dial = "" if self.method.dial is None else f"-{self.method.dial}{getattr(self.method, self.method.dial)}"
+        dial = "" if self.method.dial is None else f"-{self.method.dial}{canonical(getattr(self.method, self.method.dial))}"
         tasks = "+".join(self.tasks) if len(self.tasks) < len(TASKS) else "all"
         return f"{self.method_name}{dial}-{tasks}-s{self.seed}-{digest(self.to_dict(), 8)}"
 
@@ -158,16 +160,26 @@ class TrialConfig:
 def parse(cls: type, plain: dict[str, Any], where: str = "") -> Any:
     """Build a dataclass from plain types; see `TrialConfig.from_dict`."""
     try:
-        return dacite.from_dict(cls, tuples(plain), dacite.Config(strict=True, cast=[float]))
+        return dacite.from_dict(cls, tuples(plain), dacite.Config(strict=True, type_hooks={float: whole_to_float}))
     except dacite.UnexpectedDataError as error:
-        known = [f.name for f in dataclasses.fields(cls)]
-        known += [
-            f"{f.name}.{g.name}" for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type) for g in dataclasses.fields(f.type)
-        ]
-        hints = [f"{where}{key!r}{suggest(key, known)}" for key in sorted(error.keys)]
+        hints = [f"{where}{key!r}{suggest(key, field_names(cls))}" for key in sorted(error.keys)]
         raise ConfigError(f"unknown configuration key {', '.join(hints)}") from None
     except dacite.DaciteError as error:
         raise ConfigError(f"configuration {where}{error}") from error
+
+
+def field_names(cls: type) -> list[str]:
+    """List the fields of a dataclass and of those within it."""
+    names = [f.name for f in dataclasses.fields(cls)]
+    inner = [kind for f in dataclasses.fields(cls) for kind in (f.type, *get_args(f.type)) if dataclasses.is_dataclass(kind)]
+    return names + [name for kind in inner for name in field_names(kind)]
+
+
+def whole_to_float(value: Any) -> Any:
+    """Turn a whole number that stands for a float into one; leave all else, which the type check then refuses."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(field_type=float, value=value)
+    return float(value) if type(value) is int else value
 
 
 def tuples(value: Any) -> Any:
@@ -185,13 +197,22 @@ def require(where: str, value: Any, allowed: Any) -> None:
 
 def suggest(value: Any, known: Any) -> str:
     """Return "; did you mean ...?" when a known name is near, else nothing."""
-    near = difflib.get_close_matches(str(value), [name.rpartition(".")[2] for name in known], 1)
+    near = difflib.get_close_matches(str(value), known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def digest(plain: Any, length: int) -> str:
-    """Return the first hex digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:length]
+    """Return the first hex digits of the SHA-256 of the canonical JSON, in which 20.0 is 20."""
+    return hashlib.sha256(json.dumps(canonical(plain), sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:length]
+
+
+def canonical(value: Any) -> Any:
+    """Turn floats of a whole value into integers, recursively: equal configurations shall have equal names."""
+    if isinstance(value, dict):
+        return {key: canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from bench.config import TrialConfig, steps_per_epoch
 from bench.model.multitask import build_model
-from bench.record import read_record
+from bench.record import read_record, write_atomically
 from bench.suites import Row, Suite
 from bench.tasks import TASKS
 from bench.training.loop import train_step
@@ -39,11 +38,8 @@ def write_plan(suite: Suite, suite_dir: Path, command: str) -> Path:
         "rows": [plan_row(row) for row in suite.rows],
         "notes": list(suite.notes),
     }
-    suite_dir.mkdir(parents=True, exist_ok=True)
     path = suite_dir / "plan.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

@@ -75,3 +75,7 @@ class Board:
             self.live.update(self.task, description=self.text(), completed=self.epochs_done)
         elif event is not None:
             self.console.print(f"{event} · {self.text()}", highlight=False, soft_wrap=True)
+
+
+CURRENT: Board | None = None
+"""The display of the running sweep. Tune pickles its callbacks, so that they may refer to it only through this module."""

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from bench import progress
 from bench.config import TrialConfig
 from bench.progress import Board
-from bench.record import write_record
+from bench.record import read_record, write_record
 from bench.trial import Launch, describe, iso, run_trial
 
 MAX_ATTEMPTS = 3
@@ -31,10 +32,6 @@ RAY_ENVIRONMENT = {
 }
 WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 OBJECT_STORE_BYTES = 200 * 2**20
-
-BOARD: Board | None = None
-"""The display of the running sweep; Tune pickles its callbacks, so that they may not hold it."""
-
 
 class SweepError(RuntimeError):
     """The sweep cannot start; the message says what to do."""
@@ -70,8 +67,7 @@ def record_death(trial: TrialConfig, launch: Launch, attempt: int, reason: str) 
     now = iso(time.time())
     timing = {"trial_start": now, "end": now, "total_seconds": 0.0}
     record = describe(trial, launch, attempt) | {"status": "failed", "reason": reason, "timing": timing}
-    write_record(launch.suite_dir / "records", record, None)
-    return record
+    return read_record(write_record(launch.suite_dir / "records", record, None))
 
 
 def train_on_ray(config: dict[str, Any], *, launch: dict[str, Any]) -> None:
@@ -97,14 +93,13 @@ def run_ray(
     Raises:
         SweepError: No node has room for one trial.
     """
-    global BOARD
     os.environ.update({key: value for key, value in RAY_ENVIRONMENT.items() if key not in os.environ})
     import ray
     from ray import tune
 
     storage, log = launch.suite_dir / "ray", launch.suite_dir / "ray.log"
     connect(ray, address)
-    BOARD = board
+    progress.CURRENT = board
     try:
         require_room(ray, cpus_per_trial, gpus_per_trial)
         trainable = partial(train_on_ray, launch=asdict(launch))
@@ -123,7 +118,7 @@ def run_ray(
         with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
             results = tuner.fit()
     finally:
-        BOARD = None
+        progress.CURRENT = None
         ray.shutdown()
         shutil.rmtree(storage, ignore_errors=True)
     errors = {TrialConfig.from_dict(result.config["trial"]).run_id: result.error for result in results if result.error and result.config}
@@ -163,16 +158,16 @@ def board_callback(tune: Any) -> type:
 
     class BoardCallback(tune.Callback):
         def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            BOARD.started(run_id_of(trial))
+            progress.CURRENT.started(run_id_of(trial))
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             epochs = trial.config["trial"]["recipe"]["epochs"]
             if result["status"] == "running":
-                BOARD.epoch(run_id_of(trial), result["epoch"], epochs, result["loss"])
+                progress.CURRENT.epoch(run_id_of(trial), result["epoch"], epochs, result["loss"])
             else:
-                BOARD.finished(run_id_of(trial), epochs, result["status"])
+                progress.CURRENT.finished(run_id_of(trial), epochs, result["status"])
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            BOARD.finished(run_id_of(trial), trial.config["trial"]["recipe"]["epochs"], "failed")
+            progress.CURRENT.finished(run_id_of(trial), trial.config["trial"]["recipe"]["epochs"], "failed")
 
     return BoardCallback

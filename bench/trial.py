@@ -19,7 +19,7 @@ from bench.data.pascal_context import fingerprint
 from bench.data.roots import data_root_of, open_split
 from bench.measure import cost
 from bench.model.multitask import build_model
-from bench.record import SCHEMA_VERSION, write_record
+from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
 from bench.training.loop import DivergedError, evaluate, fit, to_device, train_step
 from bench.training.optim import build_optimizer
 
@@ -72,9 +72,13 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
     except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
     record["timing"] |= {"end": iso(time.time()), "total_seconds": time.time() - started}
-    write_record(launch.suite_dir / "records", record, per_image)
+    try:
+        path = write_record(launch.suite_dir / "records", record, per_image)
+    except RecordError as error:  # measurements that do not add up are a defect to be seen, not a trial to be lost
+        unmeasured = describe(config, launch, attempt) | {"timing": record["timing"], "status": "failed", "reason": str(error)}
+        path = write_record(launch.suite_dir / "records", unmeasured, None)
     checkpoint.unlink(missing_ok=True)
-    return record
+    return read_record(path)
 
 
 def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict) -> tuple[dict, dict]:

@@ -93,6 +93,13 @@ def require_choices(field: str, values: Iterable[str], allowed: Iterable[str]) -
         raise ValueError(f"{field}: unknown value(s) {unknown}; allowed: {', '.join(allowed)}")
 
 
+def require_layers(layers: Iterable[str]) -> None:
+    """Raise ValueError when kinds of layers are unknown, or none is named."""
+    require_choices("layers", layers, LAYERS)
+    if not tuple(layers):
+        raise ValueError(f"layers: name at least one of {', '.join(LAYERS)}")
+
+
 def require_at_least(field: str, value: float, minimum: float) -> None:
     """Raise ValueError when the value of a field is below its minimum."""
     if value < minimum:
@@ -124,10 +131,10 @@ def sites(backbone: nn.Module, kinds: Iterable[str]) -> list[Site]:
     """List the linear layers of the given kinds in the order of the forward pass within each block.
 
     Raises:
-        ValueError: When a kind is unknown, or when the backbone has no layer of one of the kinds.
+        ValueError: When a kind is unknown, when there is none, or when the backbone has no layer of one of the kinds.
     """
     kinds = tuple(kinds)
-    require_choices("layers", kinds, LAYERS)
+    require_layers(kinds)
     kind_of = {ending: kind for kind, ending in LAYERS.items()}
     found = [(name, module, match) for name, module in backbone.named_modules() if (match := _SITE.search(name))]
     depth: dict[int, int] = {}

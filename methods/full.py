@@ -17,6 +17,11 @@ class FullConfig(MethodConfig):
 
     title = "Full fine-tuning"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.also_train:
+            raise ValueError(f"also_train: full fine-tuning trains everything already; leave out {self.also_train}")
+
 
 @register("full", FullConfig)
 def apply(backbone: nn.Module, config: FullConfig) -> None:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from methods.base import LAYERS, MethodConfig, Site, freeze, register, replace, require_at_least, require_choices
+from methods.base import LAYERS, MethodConfig, Site, freeze, register, replace, require_at_least, require_choices, require_layers
 from methods.lora import LoRALinear, lora_pair
 
 MODES = ("matrix", "matrixv2", "addition", "lora_only")
@@ -49,6 +49,7 @@ class MTLoRAConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_layers(self.layers)
         require_at_least("rank", self.rank, 1)
         require_at_least("task_rank", self.task_rank, 1)
         require_choices("mode", [self.mode], MODES)
@@ -85,7 +86,8 @@ class MTLoRALinear(nn.Module):
         outputs = [(base + update)[None]]
         if self.tasks:
             a, b = self.stacked()
-            delta = self.task_scale * torch.bmm(torch.bmm(own if len(own) else dropped.expand(len(a), -1, -1), a), b)
+            delta = torch.bmm(torch.bmm(own if len(own) else dropped.expand(len(a), -1, -1), a), b)
+            delta = self.task_scale.to(delta.dtype) * delta  # the buffer's fp32 would lift an autocast stream to fp32
             tasks = base + delta + (update if self.mode == "matrixv2" else 0)
             if self.norm is not None:
                 outputs = [(base + self.norm(tasks.sum(0)))[None]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.data.pascal_context import DataError, PascalContext, fingerprint
-from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+from bench.data.synthetic import RENDERER_VERSION, SyntheticConfig, write_pascal_mt
 
 IN_MEMORY_BYTES = 2**30
 """A split whose decoded samples are estimated to stay below this is decoded once a trial instead of once an epoch."""
@@ -16,7 +16,7 @@ IN_MEMORY_BYTES = 2**30
 
 def synthetic_root(results: Path, config: SyntheticConfig) -> Path:
     """Return where the tree of a configuration lies under the results."""
-    canonical = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    canonical = json.dumps([RENDERER_VERSION, dataclasses.asdict(config)], sort_keys=True)
     return results / "data" / f"synthetic-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
 

@@ -7,6 +7,7 @@ Streams (methods.base): a block may return more streams than it got; at the end 
 one goes on.
 """
 
+import difflib
 from pathlib import Path
 
 import safetensors
@@ -125,9 +126,10 @@ def build_backbone(
         ValueError: Unknown name, or a backbone that is no Swin.
         WeightsError: The weights do not fit.
     """
-    if name not in timm.list_models("swin_*"):
-        near = timm.list_models(f"*{name}*", module="swin_transformer") or timm.list_models(module="swin_transformer")[:6]
-        raise ValueError(f"backbone {name!r} is not a Swin of timm; for instance: {', '.join([*near, DEMO_BACKBONE])}")
+    swins = timm.list_models("swin_*")
+    if name.partition(".")[0] not in swins:  # behind the dot stands the tag of one of timm's weights
+        near = dict.fromkeys([*difflib.get_close_matches(name, swins, 4), *timm.list_models(f"*{name}*", module="swin_transformer")])
+        raise ValueError(f"backbone {name!r} is not a Swin of timm; near: {', '.join(near or swins)}")
     swin = timm.create_model(name, pretrained=weights == "timm", img_size=image_size, drop_path_rate=drop_path, num_classes=0)
     if not isinstance(swin, SwinTransformer):
         raise ValueError(f"backbone {name!r} is a {type(swin).__name__}; the suite supports timm's SwinTransformer")
@@ -151,10 +153,14 @@ def load_weights(swin: SwinTransformer, path: Path) -> None:
     Raises:
         WeightsError: The file is unreadable, or a key is missing or surplus; the message lists them.
     """
-    state = {key: value.float() for key, value in checkpoint_filter_fn(read_state(path), swin).items()}
-    state = {key: value for key, value in state.items() if not key.startswith(("norm.", "head.", "fc_norm."))}
-    expected = set(swin.state_dict())
-    missing, surplus = sorted(expected - set(state)), sorted(set(state) - expected)
+    stored, expected = read_state(path), set(swin.state_dict())
+    foreign = {key for key in stored if key.endswith("relative_position_bias_table") and key not in expected}  # timm's filter stops there
+    try:
+        state = checkpoint_filter_fn({key: value for key, value in stored.items() if key not in foreign}, swin)
+    except ValueError as error:
+        raise WeightsError(f"{path} does not fit this backbone: {error}. Choose the backbone that the file was made for") from error
+    state = {key: value.float() for key, value in state.items() if not key.startswith(("norm.", "head.", "fc_norm."))}
+    missing, surplus = sorted(expected - set(state)), sorted(set(state) - expected | foreign)
     wrong = [f"{k}: {tuple(state[k].shape)} in the file" for k, v in swin.state_dict().items() if k in state and state[k].shape != v.shape]
     if missing or surplus or wrong:
         raise WeightsError(
@@ -177,4 +183,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors by name; give a state dict, as such or under 'model' or 'state_dict'")
+    return tensors

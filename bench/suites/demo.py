@@ -2,8 +2,8 @@
 
     python run_suite.py run demo
 
-Thirteen rows, two seeds, 32 trials, one common recipe; about eight minutes on two cores. It shows that the pipeline works and how its output
-reads. It is no evidence about the methods on photographs: images, labels and the backbone's pretraining are rendered, at 64 px.
+Thirteen rows, two seeds, 32 trials, one common recipe; about eight minutes on two cores. It shows that the pipeline works and how its
+output reads. It is no evidence about the methods on photographs: images, labels and the backbone's pretraining are rendered, at 64 px.
 """
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig

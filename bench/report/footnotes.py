@@ -1,0 +1,148 @@
+"""What a reader must know beside the numbers: one sentence a fact, generated from plan and records, never written by hand."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from bench.tasks import TASKS
+
+MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+
+
+def planned_records(plan: Mapping, records: Sequence[Mapping]) -> list[Mapping]:
+    """Return the records that some row of the plan names."""
+    planned = {run_id for row in plan["rows"] for run_id in row["run_ids"]}
+    return [record for record in records if record["run_id"] in planned]
+
+
+def trial_counts(plan: Mapping, records: Sequence[Mapping]) -> tuple[int, int]:
+    """Return the number of trials with an "ok" record, and of planned trials."""
+    planned = {run_id for row in plan["rows"] for run_id in row["run_ids"]}
+    return sum(record["run_id"] in planned and record["status"] == "ok" for record in records), len(planned)
+
+
+def partial_mark(plan: Mapping, records: Sequence[Mapping]) -> str:
+    """Return what a title of incomplete results must say, or an empty string where every planned trial is there and ok."""
+    done, planned = trial_counts(plan, records)
+    return "" if done == planned else f" [incomplete: {done} of {planned} trials]"
+
+
+def distinct(records: Sequence[Mapping], pick: Callable[[Mapping], object]) -> list[str]:
+    """Return the distinct values of something over records, as sorted text; what a record lacks is left out."""
+    return sorted({str(value) for value in map(pick, records) if value is not None})
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(values) if values else "not recorded"
+
+
+def footnotes(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:
+    """Return the footnotes of the main table.
+
+    Args:
+        plan: As `bench.record.read_plan` returns it.
+        records: As `bench.record.load_records` returns them.
+        rows: As `bench.report.stats.row_frame` returns it.
+    """
+    own = planned_records(plan, records)
+    usable = [record for record in own if record["status"] == "ok"]
+    return [
+        *_setting_notes(plan, usable),
+        *_convention_notes(usable, rows),
+        *_missing_notes(plan, records, own, rows),
+        *_mixture_notes(usable),
+        *plan.get("notes", []),
+    ]
+
+
+def _setting_notes(plan: Mapping, usable: Sequence[Mapping]) -> list[str]:
+    """Say what was trained on what, and how the shown numbers were chosen."""
+
+    def recipe(key: str) -> str:
+        return _listed(distinct(usable, lambda record: record["config"].get("recipe", {}).get(key)))
+
+    def env(key: str) -> str:
+        return _listed(distinct(usable, lambda record: record["env"].get(key)))
+
+    seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
+    spread = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "one seed, hence no spread is known"
+    source = _listed(distinct(usable, lambda record: record["config"].get("data", {}).get("source")))
+    sizes = distinct(usable, lambda record: f"{record['data']['n_train']} training and {record['data']['n_val']} validation images")
+    rates = distinct(usable, lambda record: record["config"].get("recipe", {}).get("peak_lr"))
+    backbones = _listed(distinct(usable, lambda record: record["config"].get("backbone", {}).get("name")))
+    return [
+        f"Seeds: {', '.join(map(str, seeds))} ({spread}).",
+        f"Data: {source}, {'; '.join(sizes)}; image size {recipe('image_size')} px. Backbone: {backbones}.",
+        f"Training: {recipe('epochs')} epochs, batch {recipe('batch_size')}, {recipe('precision')}.",
+        "The result is the last epoch's; no epoch is selected.",
+        f"One learning rate ({rates[0]}) for every row, none tuned per method."
+        if len(rates) == 1
+        else f"Learning rates: {_listed(rates)}.",
+        f"Device: {env('device')}; threads a trial: {env('threads')}.",
+    ]
+
+
+def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:
+    """Say what a column counts."""
+    reference = rows[rows["is_reference"]]
+    uncovered = sorted({name for record in usable for name in record["cost"]["flops_uncovered_ops"]})
+    shown = [TASKS[task] for task in TASKS if any(task in record["tasks"] for record in usable)]
+    metrics = ", ".join(f"{task.title} {task.metric_title} in {task.unit}" for task in shown)
+    notes = [f"Metrics: {metrics}. Arrows point to the better side; bold: best of a column at the digits shown."]
+    if len(reference):
+        notes.append(
+            f"Δm: mean over tasks of the relative change against “{reference['label'].iloc[0]}” (its mean over seeds), in percent, "
+            "sign turned where lower is better."
+        )
+    notes.append("Trainable: parameters that training changes, decoders included; the next column leaves the decoders out.")
+    if (rows["kind"] == "single_task").any():
+        notes.append(
+            "Rows of one model a task: trainable parameters, FLOPs and step time are sums over the models; step memory is the largest "
+            "model's, since the models are trained one after another."
+        )
+    notes.append(
+        "Step memory: weights, gradients, optimiser state and activations saved for the backward pass, counted, at the batch of training. "
+        "GFLOPs: forward pass of one image. Step: median wall-clock time of a training step."
+    )
+    if uncovered:
+        notes.append(f"FLOPs leave out: {', '.join(uncovered)}.")
+    return notes
+
+
+def _missing_notes(plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:
+    """Name every trial that is missing or did not end well, and the rows that suffer from it."""
+    notes = []
+    recorded = {record["run_id"] for record in own}
+    absent = [run_id for row in plan["rows"] for run_id in row["run_ids"] if run_id not in recorded]
+    failed = [record for record in own if record["status"] != "ok"]
+    if failed:
+        notes.append("Trials that did not end well: " + "; ".join(f"{record['run_id']} ({record['status']})" for record in failed) + ".")
+    if absent:
+        notes.append(f"Trials not run yet ({len(absent)}): {', '.join(absent)}.")
+    if (rows["seeds_complete"] < rows["seeds_planned"]).any():
+        notes.append("A seed counts only where every task of its row has a result; the column Seeds says where that fails.")
+    if not rows["is_reference"].any():
+        notes.append("Δm is not given: the plan names no reference row.")
+    elif not rows.loc[rows["is_reference"], "seeds_complete"].any():
+        notes.append("Δm is not given: its reference row has no complete seed.")
+    if len(records) > len(own):
+        notes.append(f"{len(records) - len(own)} records in the directory belong to no row of the plan and are left out.")
+    return notes
+
+
+def _mixture_notes(usable: Sequence[Mapping]) -> list[str]:
+    """Warn where numbers beside each other were not made alike."""
+    notes = []
+    aspects: dict[str, Callable[[Mapping], object]] = {
+        "code versions (code_id)": lambda record: record["code_id"],
+        "devices": lambda record: record["env"].get("device"),
+        "processors": lambda record: record["env"].get("cpu"),
+        "thread counts": lambda record: record["env"].get("threads"),
+        "torch versions": lambda record: record["env"].get("torch"),
+        "data sets": lambda record: record["data"]["fingerprint"],
+    }
+    for aspect, pick in aspects.items():
+        values = distinct(usable, pick)
+        if len(values) > 1:
+            notes.append(f"WARNING: the records mix {len(values)} {aspect}: {', '.join(values)}. Rows may differ for that reason alone.")
+    return notes

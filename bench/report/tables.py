@@ -1,0 +1,240 @@
+"""The main table as a paper prints it, written as CSV (raw numbers), Markdown and LaTeX (booktabs), and shown in a terminal (rich)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from bench.report.footnotes import MINUS
+from bench.report.stats import metric_column
+from bench.tasks import TASKS
+
+DASH = "\N{EM DASH}"
+MIB = 2**20
+_LATEX = {
+    "±": r"$\pm$", MINUS: "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δm": r"$\Delta_m$", DASH: "--", "°": r"$^{\circ}$",
+    "“": "``", "”": "''", "ρ": r"$\rho$", "α": r"$\alpha$", "λ": r"$\lambda$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One numeric column of the printed table.
+
+    Attributes:
+        head: Column head with unit and arrow.
+        mean: Column of the row frame that holds the number.
+        std: Column of the row frame that holds its spread over seeds, or None where seeds cannot differ.
+        scale: What the number is divided by.
+        decimals: Digits after the point; None: as many as the smallest number needs for three significant ones, at most three.
+        higher_is_better: Direction.
+        signed: Show a plus sign.
+        compact: Shown in a narrow terminal too.
+    """
+
+    head: str
+    mean: str
+    std: str | None = None
+    scale: float = 1.0
+    decimals: int | None = None
+    higher_is_better: bool = False
+    signed: bool = False
+    compact: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainTable:
+    """The printed table: what stands in each cell, what is bold, and what a reader must know.
+
+    Attributes:
+        title: Title, which says so where results are incomplete.
+        cells: Text per cell, one line a row; columns Method, Seeds and the numeric ones.
+        bold: Bool per cell.
+        groups: (rows,) name of each line's group, for the gaps between them: a family, or empty for the baselines.
+        footnotes: Sentences below the table.
+        compact: Names of the columns that a narrow terminal shows.
+    """
+
+    title: str
+    cells: pd.DataFrame
+    bold: pd.DataFrame
+    groups: Sequence[str]
+    footnotes: Sequence[str] = field(default_factory=tuple)
+    compact: Sequence[str] = field(default_factory=tuple)
+
+
+def columns(tasks: Sequence[str]) -> list[Column]:
+    """Return the numeric columns for tasks, in printed order."""
+    of_task = [
+        Column(
+            head=f"{TASKS[task].title} {TASKS[task].metric_title} {'↑' if TASKS[task].higher_is_better else '↓'}",
+            mean=f"{metric_column(task)}_mean",
+            std=f"{metric_column(task)}_std",
+            decimals=2,
+            higher_is_better=TASKS[task].higher_is_better,
+            compact=True,
+        )
+        for task in tasks
+    ]
+    return [
+        Column(head="Trainable (M) ↓", mean="trainable_params", scale=1e6, compact=True),
+        Column(head="w/o decoders (M) ↓", mean="trainable_params_without_decoders", scale=1e6),
+        *of_task,
+        Column(head="Δm (%) ↑", mean="delta_m_mean", std="delta_m_std", decimals=2, higher_is_better=True, signed=True, compact=True),
+        Column(head="Step memory (MiB) ↓", mean="step_memory_bytes_mean", std="step_memory_bytes_std", scale=MIB, compact=True),
+        Column(head="GFLOPs / image ↓", mean="flops_per_image_mean", scale=1e9),
+        Column(head="Step (ms) ↓", mean="step_seconds_mean", std="step_seconds_std", scale=1e-3),
+    ]
+
+
+def main_table(rows: pd.DataFrame, *, tasks: Sequence[str], title: str, footnotes: Sequence[str] = ()) -> MainTable:
+    """Format the row frame as a paper prints it.
+
+    Args:
+        rows: As `bench.report.stats.row_frame` returns it.
+        tasks: Tasks that get a column.
+        title: Title of the table.
+        footnotes: As `bench.report.footnotes.footnotes` returns them.
+    """
+    cells = pd.DataFrame({"Method": rows["label"], "Seeds": [_seeds(row) for row in rows.itertuples()]})
+    bold = pd.DataFrame(False, index=cells.index, columns=cells.columns)
+    shown = columns(tasks)
+    for column in shown:
+        cells[column.head], bold[column.head] = _format(rows, column)
+    return MainTable(
+        title=title,
+        cells=cells,
+        bold=bold,
+        groups=list(rows["family"].where(rows["dial"].notna(), "")),
+        footnotes=tuple(footnotes),
+        compact=tuple(column.head for column in shown if column.compact),
+    )
+
+
+def _seeds(row: tuple) -> str:
+    """Return "2", or "1/2: " and what the others lack."""
+    if row.seeds_complete == row.seeds_planned:
+        return str(row.seeds_complete)
+    return f"{row.seeds_complete}/{row.seeds_planned}: {row.missing}"
+
+
+def _format(rows: pd.DataFrame, column: Column) -> tuple[list[str], np.ndarray]:
+    """Return the texts of a column, and which of them are its best at the digits shown."""
+    mean = rows[column.mean].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan) / column.scale
+    std = np.full(len(mean), np.nan) if column.std is None else rows[column.std].to_numpy(dtype=np.float64) / column.scale
+    decimals = _decimals(mean) if column.decimals is None else column.decimals
+    if column.decimals is None and not (np.nan_to_num(std).round(decimals) > 0).any():
+        std = np.full(len(mean), np.nan)  # a cost that seeds agree on
+    texts = [_number(value, spread, decimals, signed=column.signed) for value, spread in zip(mean, std, strict=True)]
+    rounded = mean.round(decimals)
+    if np.isnan(rounded).all():
+        return texts, np.zeros(len(mean), dtype=bool)
+    best = rounded == (np.nanmax(rounded) if column.higher_is_better else np.nanmin(rounded))
+    return texts, best & (best.sum() <= len(best) / 2)
+
+
+def _decimals(values: np.ndarray) -> int:
+    """Return the digits after the point that give the smallest positive value three significant ones, within 0 and 3."""
+    positive = values[values > 0]
+    return 3 if not len(positive) else int(np.clip(2 - np.floor(np.log10(positive.min())), 0, 3))
+
+
+def _number(mean: float, std: float, decimals: int, *, signed: bool) -> str:
+    """Format a mean with its spread where there is one; a mean that rounds to zero has no sign."""
+    if np.isnan(mean):
+        return DASH
+    size = f"{abs(mean):.{decimals}f}"
+    sign = "" if float(size) == 0 else MINUS if mean < 0 else "+" if signed else ""
+    return f"{sign}{size}" + ("" if np.isnan(std) else f" ± {std:.{decimals}f}")
+
+
+def to_csv(rows: pd.DataFrame) -> str:
+    """Return the raw numbers: one line a row, mean, std and n in columns of their own, what is not known left empty."""
+    return rows.to_csv(index=False, lineterminator="\n")
+
+
+def to_markdown(table: MainTable) -> str:
+    """Return title, table and footnotes as Markdown (GitHub flavour)."""
+    escaped = table.cells.map(lambda text: text.replace("|", r"\|"))
+    marked = escaped.where(~table.bold, "**" + escaped + "**")
+    align = ["left", "left", *["right"] * (len(marked.columns) - 2)]
+    body = marked.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return f"# {table.title}\n\n{body}\n\n" + "".join(f"- {note}\n" for note in table.footnotes)
+
+
+def to_latex(table: MainTable, *, label: str) -> str:
+    """Return a `table*` float that needs only the packages booktabs and graphicx.
+
+    Args:
+        table: The table.
+        label: LaTeX label of the float.
+    """
+    styler = table.cells.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
+    styler = styler.apply(lambda _: np.where(table.bold, "textbf: --rwrap;", ""), axis=None)
+    lines = styler.to_latex(hrules=True, column_format="ll" + "r" * (len(table.cells.columns) - 2)).splitlines()
+    first = next(number for number, line in enumerate(lines) if line == r"\midrule") + 1
+    for position in reversed(range(1, len(table.groups))):
+        if table.groups[position] != table.groups[position - 1]:
+            lines.insert(first + position, r"\addlinespace")
+    parts = [
+        "% needs \\usepackage{booktabs,graphicx}",
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{_escape(table.title)}}}",
+        rf"\label{{{label}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        *lines,
+        "}",
+        r"\par\smallskip",
+        r"\begin{minipage}{\textwidth}\footnotesize",
+        *(_escape(note) + r"\par" for note in table.footnotes),
+        r"\end{minipage}",
+        r"\end{table*}",
+    ]
+    return _symbols("\n".join(parts)) + "\n"
+
+
+def _escape(text: str) -> str:
+    """Escape the characters that LaTeX reads as commands."""
+    special = {character: "\\" + character for character in "&%$#_{}"} | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+    return text.translate(str.maketrans(special))
+
+
+def _symbols(text: str) -> str:
+    """Replace the signs that old LaTeX engines cannot read."""
+    for sign, command in _LATEX.items():
+        text = text.replace(sign, command)
+    return text
+
+
+def to_rich(table: MainTable, *, width: int = 200) -> Table:
+    """Return the table for a terminal.
+
+    Args:
+        table: The table.
+        width: Columns of the terminal; below 180 only the main columns are shown, below 120 without the spread.
+    """
+    heads = list(table.cells.columns) if width >= 180 else ["Method", *table.compact]
+    incomplete = table.cells["Seeds"].str.contains("/")
+    notes = [f"{label}: {seeds}" for label, seeds in zip(table.cells["Method"][incomplete], table.cells["Seeds"][incomplete], strict=True)]
+    caption = Text("\n".join(notes)) if notes else None
+    narrow = width < 120
+    shown = Table(
+        title=Text(table.title), caption=caption, caption_justify="left", box=SIMPLE_HEAD, collapse_padding=narrow, pad_edge=not narrow
+    )
+    for head in heads:
+        shown.add_column(head.replace(" ", "\n"), justify="left" if head in ("Method", "Seeds") else "right")
+    for position, line in table.cells[heads].iterrows():
+        texts = [text.split(" ±")[0] if narrow else text for text in line]
+        styles = ["bold" if mark else "" for mark in table.bold.loc[position, heads]]
+        ends = position + 1 < len(table.groups) and table.groups[position] != table.groups[position + 1]
+        shown.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)), end_section=ends)
+    return shown

@@ -1,0 +1,112 @@
+"""The command line: what it lists, what it refuses, and with which words and exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pascal_tree import write_tree
+
+import run_suite
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    """Call the command line in this process; returns (exit code, standard output, standard error)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["run_suite.py", *arguments])
+        monkeypatch.setattr(run_suite.console, "_width", 400)
+        with pytest.raises(SystemExit) as stopped:
+            run_suite.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call
+
+
+def test_help_is_everywhere(cli):
+    commands = ("list", "plan", "run", "status", "report", "params", "doctor", "pretrain", "data", "data synthesize")
+    for command in ("", *commands):
+        code, out, _ = cli(*command.split(), "-h")
+        assert code == 0
+        assert "Usage" in out
+
+
+def test_unknown_suite_names_the_near_one(cli):
+    code, _, err = cli("plan", "demmo")
+    assert code == 2
+    assert "did you mean 'demo'" in err
+
+
+def test_status_of_a_suite_that_never_ran_says_how_to_run_it(cli, tmp_path: Path):
+    code, _, err = cli("status", "demo", "--results", str(tmp_path))
+    assert code == 2
+    assert "run_suite.py run demo" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "smoke", "--only", "nothing*"), "matches no row"),
+        (("run", "smoke", "--seeds", "0,x"), "0,1,2"),
+        (("run", "smoke", "--rerun", "all"), "--rerun takes failed and stale"),
+        (("run", "smoke", "--data-root", "/nowhere"), "/nowhere"),
+        (("run", "smoke", "--weights", "/nowhere.pth"), "/nowhere.pth"),
+        (("run", "smoke", "--executor", "slurm"), "serial"),
+    ],
+)
+def test_wrong_arguments_exit_2_and_say_what_is_allowed(cli, tmp_path: Path, arguments: tuple[str, ...], message: str):
+    code, out, err = cli(*arguments, "--results", str(tmp_path))
+    assert code == 2
+    assert message in " ".join((out + err).split())
+
+
+def test_list_prints_json(cli):
+    _, out, _ = cli("list", "methods", "--json")
+    assert {row["name"] for row in json.loads(out)} == {"full", "frozen", "lora", "adapter", "vpt", "mtlora", "mtlora_plus"}
+
+
+def test_plan_counts_what_is_missing_and_what_trains(cli, tmp_path: Path):
+    code, out, _ = cli("plan", "smoke", "--results", str(tmp_path), "--json", "--seeds", "0,1")
+    rows = {row["row"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["Single-task full fine-tuning"]["trials"] == 8
+    assert rows["MTLoRA (r=2)"]["missing"] == 2
+    assert rows["Decoders only"]["trainable_parameters"] < rows["MTLoRA (r=2)"]["trainable_parameters"]
+    assert all(row["seconds_per_trial"] > 0 for row in rows.values())
+
+
+def test_params_prints_the_published_counts_of_swin_t(cli):
+    _, out, _ = cli("params", "smoke", "--backbone", "swin_tiny_patch4_window7_224", "--img-size", "448", "--json")
+    rows = {row["row"]: row for row in json.loads(out)}
+    assert rows["Multi-task full fine-tuning"]["trainable_without_decoders"] == 27_517_818
+    assert rows["Single-task full fine-tuning"]["trainable_without_decoders"] == 4 * 27_517_818
+
+
+def test_synthesized_tree_passes_the_doctor_and_a_run_reads_a_tree_of_another_making(cli, tmp_path: Path):
+    code, out, _ = cli("data", "synthesize", str(tmp_path / "tree"), "--train", "4", "--val", "3", "--size", "48", "--quiet")
+    assert code == 0
+    assert len(out.split()[0]) == 64
+    code, out, _ = cli("doctor", "--data-root", str(tmp_path / "tree"), "--json")
+    findings = json.loads(out)
+    assert not [f for f in findings if f["status"] == "fail" and "data" in f["subject"]]
+    write_tree(tmp_path / "other")
+    arguments = ("--data-root", str(tmp_path / "other"), "--executor", "serial", "--only", "Decoders only", "--quiet")
+    code, _, err = cli("run", "smoke", "--results", str(tmp_path / "results"), *arguments)
+    assert code == 0, err
+    (record,) = (tmp_path / "results" / "smoke" / "records").glob("*.json")
+    assert json.loads(record.read_text())["config"]["data"]["source"] == "pascal_context"
+
+
+def test_weights_file_enters_the_run_id_by_its_content(cli, tmp_path: Path):
+    torch.save({"model": {"patch_embed.proj.bias": torch.zeros(24)}}, tmp_path / "poor.pth")
+    arguments = ("--weights", str(tmp_path / "poor.pth"), "--executor", "serial", "--only", "Decoders only")
+    code, _, err = cli("run", "smoke", "--results", str(tmp_path / "results"), *arguments)
+    assert code == 1
+    (record,) = (tmp_path / "results" / "smoke" / "records").glob("*.json")
+    content = json.loads(record.read_text())
+    assert content["config"]["backbone"]["weights"].startswith("sha256:")
+    assert content["status"] == "failed"
+    assert "missing" in content["reason"]
+    assert "missing" in err

@@ -1,0 +1,150 @@
+"""Trainable parameters of every method against closed forms and the published counts; nothing is allocated."""
+
+import copy
+import dataclasses
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from test_methods import group_members
+
+from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
+from bench.measure.cost import parameter_ledger
+from bench.model.backbone import DEMO_BACKBONE, SwinPyramid, build_backbone
+from bench.model.multitask import build_model
+from bench.tasks import TASK_NAMES
+from methods import METHODS
+from methods.base import MethodConfig
+
+SHAPES = {
+    DEMO_BACKBONE: (24, (2, 2, 6, 2)),
+    "swin_tiny_patch4_window7_224": (96, (2, 2, 6, 2)),
+    "swin_base_patch4_window7_224": (128, (2, 2, 18, 2)),
+}
+
+
+@cache
+def on_meta(name: str) -> SwinPyramid:
+    """A backbone without storage: only its shapes count."""
+    with torch.device("meta"):
+        return build_backbone(name, image_size=224, tasks=(), drop_path=0.0, weights="scratch", weights_file=None)
+
+
+def closed_form(name: str, config: MethodConfig, width: int, depths: tuple[int, ...], tasks: int) -> int:
+    """What a method adds, as a formula of its dials and the stages' widths C."""
+    widths = [width * 2**i for i in range(4)]
+    s1 = sum(c * n for c, n in zip(widths, depths, strict=True))
+    match name:
+        case "full" | "frozen":
+            return 0
+        case "lora":
+            return 16 * config.rank * s1  # qkv 4 C r, proj 2 C r, fc1 5 C r, fc2 5 C r
+        case "adapter":  # two a block: C / rho x C, C x C / rho, and their biases
+            hidden = [c // config.reduction for c in widths]
+            return sum(2 * n * (2 * c * h + h + c) for c, h, n in zip(widths, hidden, depths, strict=True))
+        case "vpt":
+            return config.prompts * s1
+        case "mtlora":
+            return 16 * config.rank * s1 + 12 * config.task_rank * tasks * sum(widths)
+        case "mtlora_plus":
+            return 16 * config.rank * s1 + 12 * config.task_rank * tasks * sum(widths) + 6 * config.rank * sum(widths[:3])
+    raise AssertionError(f"no closed form for {name}: add one")
+
+
+def dial_settings() -> list[tuple[str, dict[str, Any]]]:
+    two_ranks = [{"rank": 1, "task_rank": 3}, {"rank": 6, "task_rank": 2}]
+    settings = {"lora": [{"rank": 1}, {"rank": 5}], "adapter": [{"reduction": 2}, {"reduction": 5}], "vpt": [{"prompts": 7}]}
+    settings |= {"mtlora": two_ranks, "mtlora_plus": two_ranks}
+    return [(name, dials) for name in METHODS for dials in settings.get(name, [{}])]
+
+
+@pytest.mark.parametrize("tasks", [TASK_NAMES[:1], TASK_NAMES[:3]], ids=["one_task", "three_tasks"])
+@pytest.mark.parametrize(("name", "dials"), dial_settings(), ids=str)
+@pytest.mark.parametrize("backbone_name", SHAPES)
+def test_trainable_parameters_equal_the_closed_form(backbone_name: str, name: str, dials: dict[str, Any], tasks: tuple[str, ...]):
+    backbone, config = copy.deepcopy(on_meta(backbone_name)), METHODS[name].config(**dials)
+    backbone.tasks = tasks
+    rest = {n for group in config.also_train for n in group_members(backbone, group)}
+    own = sum(p.numel() for n, p in backbone.named_parameters() if n in rest or name == "full")
+    METHODS[name].apply(backbone, config)
+    trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    assert trainable == own + closed_form(name, config, *SHAPES[backbone_name], len(tasks))
+
+
+def ledger(name: str, *, tasks: tuple[str, ...] = TASK_NAMES, **dials: Any) -> dict[str, Any]:
+    trial = TrialConfig(
+        method_name=name,
+        method=METHODS[name].config(**dials),
+        tasks=tasks,
+        data=DataConfig(source="pascal_context", fingerprint="x"),
+        backbone=BackboneConfig(name="swin_tiny_patch4_window7_224", weights="scratch"),
+        recipe=RecipeConfig(image_size=448),
+    )
+    with torch.device("meta"):
+        return parameter_ledger(build_model(trial))
+
+
+@pytest.mark.parametrize(
+    ("name", "dials", "published"),
+    [
+        ("mtlora", {"rank": 16}, 4_953_146),
+        ("mtlora", {"rank": 32}, 6_083_642),
+        ("mtlora", {"rank": 64}, 8_344_634),
+        ("mtlora_plus", {"rank": 4, "task_rank": 4}, 2_573_114),
+        ("mtlora_plus", {"rank": 8, "task_rank": 8}, 3_148_346),
+        ("mtlora_plus", {"rank": 16, "task_rank": 16}, 4_298_810),
+        ("mtlora_plus", {"rank": 16}, 3_469_370),
+        ("mtlora_plus", {"rank": 32}, 4_664_378),
+        ("mtlora_plus", {"rank": 64}, 7_054_394),
+        ("frozen", {}, 1_946_624),
+        ("full", {}, 29_464_442),
+    ],
+    ids=str,
+)
+def test_swin_tiny_totals_equal_the_releases(name: str, dials: dict[str, Any], published: int):
+    assert ledger(name, **dials)["trainable"] == published
+
+
+def test_mtlora_ledger_equals_the_releases_column_by_column():
+    counts = ledger("mtlora", rank=64)
+    assert {group: n["trainable"] for group, n in counts["groups"].items()} == {
+        "backbone": 0,
+        "method_shared": 4_798_464 - 276_480,
+        "method_per_task": 276_480,
+        "norm": 23_040,
+        "relative_position": 23_322,
+        "patch_embed": 4_896,
+        "patch_merging": 1_548_288,
+        "decoders": 1_946_624,
+    }
+    assert counts["total"] == 34_262_906
+
+
+def test_four_single_task_models_have_the_releases_count():
+    assert sum(ledger("full", tasks=(task,))["trainable"] for task in TASK_NAMES) == 112_017_896
+
+
+@pytest.mark.parametrize(
+    ("groups", "count"),
+    [
+        (("norm",), 23_040 + 192),  # the patch embedding's norm belongs to both groups, as in the release
+        (("relative_position",), 23_322),
+        (("patch_embed",), 4_896),
+        (("patch_merging",), 1_548_288),
+        (("bias",), 51_456 - (23_040 + 192) // 2),  # all biases but the norms'
+        (("bias", "norm"), 51_456 + (23_040 + 192) // 2),
+        (("norm", "relative_position", "patch_embed", "patch_merging"), 1_599_546),
+    ],
+    ids=str,
+)
+def test_any_method_may_train_the_groups_of_the_release(groups: tuple[str, ...], count: int):
+    assert ledger("frozen", also_train=groups)["trainable_without_decoders"] == count
+
+
+def test_labels_name_the_dial():
+    assert METHODS["mtlora"].config(rank=8).label == "MTLoRA (r=8)"
+    assert METHODS["frozen"].config().label == "Decoders only"
+    for method in METHODS.values():
+        dial = method.config.dial
+        assert dial is None or dial in {field.name for field in dataclasses.fields(method.config)}

@@ -1,0 +1,378 @@
+"""The method contract, over every registered method and MTLoRA's modes."""
+
+import copy
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.model.backbone import DEMO_BACKBONE, SwinPyramid
+from methods import METHODS
+from methods.base import LAYERS, freeze, merge, replace, sites
+from methods.mtlora import MODES, MTLoRALinear
+from methods.vpt import PromptedAttention
+
+TASKS = ("semseg", "normals", "saliency")
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in METHODS},
+    **{f"mtlora-{mode}": ("mtlora", {"mode": mode}) for mode in MODES if mode != "matrix"},
+    "mtlora_plus-addition": ("mtlora_plus", {"mode": "addition"}),
+    "mtlora-noproj": ("mtlora", {"layers": ("qkv", "fc1", "fc2")}),
+    "lora-everywhere": ("lora", {"layers": tuple(LAYERS), "also_train": ("norm", "bias")}),
+}
+SIZES = {64: "last stage not shifted", 96: "last stage shifted and padded"}
+
+CHANGES_THE_START = {
+    "vpt": "prompts are tokens that attention sees from the first step on",
+    "mtlora-addition": "the shared stream gains the LayerNorm of the sum of the tasks' outputs",
+    "mtlora_plus-addition": "as mtlora-addition",
+}
+LAST_FC2 = "swin.layers.3.blocks.1.mlp.fc2"
+UNREAD = {
+    "mtlora": (f"{LAST_FC2}.lora_A", f"{LAST_FC2}.lora_B"),
+    "mtlora_plus": (f"{LAST_FC2}.lora_A", f"{LAST_FC2}.lora_B"),
+    "mtlora-noproj": (f"{LAST_FC2}.lora_A", f"{LAST_FC2}.lora_B"),
+    "mtlora-addition": (f"{LAST_FC2}.norm.weight", f"{LAST_FC2}.norm.bias"),
+    "mtlora_plus-addition": (f"{LAST_FC2}.norm.weight", f"{LAST_FC2}.norm.bias"),
+}
+"""Parameters of the shared stream behind the last place where a task reads it: counted, as in the release, but without gradient."""
+
+COUPLED = {"mtlora-addition", "mtlora_plus-addition"}
+"""Here the shared stream holds the sum over the tasks, so that all tasks' pairs but the last stage's serve every task."""
+
+
+@cache
+def untouched(image_size: int, tasks: tuple[str, ...] = TASKS) -> SwinPyramid:
+    """The small Swin with windows of 2 instead of 4: shifted and padded windows in the last stage cost little. Deep-copied by users."""
+    torch.manual_seed(0)
+    swin = timm.create_model(DEMO_BACKBONE, img_size=image_size, window_size=2, num_classes=0)
+    pyramid = SwinPyramid(swin, tasks).eval()
+    perturb(pyramid, torch.Generator().manual_seed(1))
+    return pyramid
+
+
+def perturb(module: nn.Module, generator: torch.Generator) -> None:
+    """Move every parameter that trains: one step away from the start, where zeros block gradients."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+def fresh(case: str, image_size: int = 64, *, seed: int = 2, moved: bool = False) -> SwinPyramid:
+    backbone = copy.deepcopy(untouched(image_size))
+    name, dials = CASES[case]
+    torch.manual_seed(seed)
+    METHODS[name].apply(backbone, METHODS[name].config(**dials))
+    if moved:
+        perturb(backbone, torch.Generator().manual_seed(seed))
+    return backbone.eval()
+
+
+@cache
+def image(image_size: int = 64) -> Tensor:
+    return torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(3))
+
+
+def total(pyramids: dict[str, list[Tensor]], tasks: tuple[str, ...] = TASKS) -> Tensor:
+    """A loss in which every element of every map counts with a weight of its own."""
+    generator = torch.Generator().manual_seed(4)
+    return sum((x.float() * torch.randn(x.shape, generator=generator)).mean() for task in tasks for x in pyramids[task])
+
+
+def assert_equal_pyramids(actual: dict[str, list[Tensor]], expected: dict[str, list[Tensor]], **tolerance: float) -> None:
+    assert list(actual) == list(expected)
+    for task, maps in expected.items():
+        for x, y in zip(actual[task], maps, strict=True):
+            torch.testing.assert_close(x, y, **tolerance)
+
+
+def group_members(backbone: nn.Module, group: str) -> set[str]:
+    """Names of a backbone's own parameters in a group of `also_train`, found through the modules' types."""
+    modules = dict(backbone.named_modules())
+    members = set()
+    for name, _ in backbone.named_parameters():
+        owner, _, attribute = name.rpartition(".")
+        norm = isinstance(modules[owner], nn.LayerNorm)
+        member = {
+            "norm": norm,
+            "relative_position": attribute == "relative_position_bias_table",
+            "patch_embed": "patch_embed" in owner,
+            "patch_merging": owner.endswith("downsample.reduction"),
+            "bias": attribute == "bias" and not norm,
+        }[group]
+        members |= {name} if member else set()
+    return members
+
+
+OWN = {
+    "full": r"$^",
+    "frozen": r"$^",
+    "lora": r"\.(qkv|proj|fc1|fc2|reduction)\.lora_[AB]$",
+    "adapter": r"\.(attn\.proj|mlp\.fc2)\.(down|up)\.(weight|bias)$",
+    "vpt": r"\.blocks\.\d\.attn\.prompts$",
+    "mtlora": r"\.(qkv|proj|fc1|fc2)\.lora_[AB]$|\.blocks\.[15]\.(attn\.proj|mlp\.fc1|mlp\.fc2)\.(task_[AB]\.\w+|norm\.\w+)$",
+    "mtlora_plus": r"\.(qkv|proj|fc1|fc2|reduction)\.lora_[AB]$|"
+    r"\.blocks\.[15]\.(attn\.proj|mlp\.fc1|mlp\.fc2)\.(task_[AB]\.\w+|norm\.\w+)$",
+}
+"""Names of the parameters that a method adds, as a pattern. The last blocks of the small Swin are 1, 1, 5 and 1."""
+
+
+@pytest.mark.parametrize("image_size", SIZES)
+@pytest.mark.parametrize("case", CASES)
+def test_output_shapes_stay_as_they_were(case: str, image_size: int):
+    assert any(untouched(image_size).swin.layers[3].blocks[1].shift_size) == (image_size == 96)
+    with torch.no_grad():
+        expected, actual = untouched(image_size)(image(image_size)), fresh(case, image_size, moved=True)(image(image_size))
+    assert {t: [x.shape for x in maps] for t, maps in actual.items()} == {t: [x.shape for x in maps] for t, maps in expected.items()}
+
+
+@pytest.mark.parametrize("image_size", SIZES)
+@pytest.mark.parametrize("case", CASES)
+def test_method_is_the_identity_at_init(case: str, image_size: int):
+    with torch.no_grad():
+        expected, actual = untouched(image_size)(image(image_size)), fresh(case, image_size)(image(image_size))
+    if case in CHANGES_THE_START:
+        assert not torch.allclose(actual["semseg"][3], expected["semseg"][3])
+    else:
+        assert_equal_pyramids(actual, expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_only_the_intended_parameters_train(case: str):
+    name, dials = CASES[case]
+    backbone, original = fresh(case), untouched(64)
+    groups = METHODS[name].config(**dials).also_train
+    modified = {re.sub(r"\.(linear|attention)\.", ".", n): (n, p) for n, p in backbone.named_parameters()}  # wrapped layers keep their name
+    intended = {n for group in groups for n in group_members(original, group)}
+    if name == "full":
+        intended = {n for n, _ in original.named_parameters()}
+    for n, parameter in original.named_parameters():
+        assert modified[n][1].requires_grad == (n in intended), n
+        assert torch.equal(modified[n][1], parameter), n
+    added = {n for short, (n, _) in modified.items() if short not in dict(original.named_parameters())}
+    assert all(dict(backbone.named_parameters())[n].requires_grad for n in added)
+    assert {n for n in added if not re.search(OWN[name], n)} == set()
+    assert bool(added) == (name not in ("full", "frozen"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_trainable_parameter_gets_a_gradient(case: str):
+    backbone = fresh(case, 96, moved=True)
+    total(backbone(image(96))).backward()
+    missing = {n for n, p in backbone.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)}
+    assert missing == set(UNREAD.get(case, ()))
+    assert all(p.grad is None for p in backbone.parameters() if not p.requires_grad)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "full"])
+def test_frozen_weights_are_equal_to_the_bit_after_two_steps(case: str):
+    backbone = fresh(case).train()
+    frozen = {n: p.clone() for n, p in backbone.named_parameters() if not p.requires_grad}
+    buffers = {n: b.clone() for n, b in backbone.named_buffers()}
+    trainable = {n: p.clone() for n, p in backbone.named_parameters() if p.requires_grad}
+    if trainable:
+        optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], lr=1e-2)
+        for _ in range(2):
+            optimizer.zero_grad()
+            total(backbone(image())).backward()
+            optimizer.step()
+    now = dict(backbone.named_parameters()) | dict(backbone.named_buffers())
+    assert all(torch.equal(now[n], value) for n, value in (frozen | buffers).items())
+    assert {n for n, value in trainable.items() if torch.equal(now[n], value)} == set(UNREAD.get(case, ()))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("mtlora") and case != "mtlora-lora_only"])
+def test_a_loss_on_one_task_leaves_the_other_tasks_parameters_without_gradient(case: str, task: str):
+    backbone = fresh(case, moved=True)
+    total(backbone(image()), (task,)).backward()
+    own = {t: {n: p for n, p in backbone.named_parameters() if t in n.split(".")} for t in TASKS}
+    assert all(len(parameters) > 0 for parameters in own.values())
+    for other in set(TASKS) - {task}:
+        touched = {n for n, p in own[other].items() if p.grad is not None and p.grad.any()}
+        assert not {n for n in touched if case not in COUPLED or LAST_FC2 in n}
+    assert all(p.grad.any() for p in own[task].values())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_state_dict_round_trip(case: str):
+    one, other = fresh(case, moved=True), fresh(case, seed=5, moved=True)
+    other.load_state_dict(one.state_dict())
+    with torch.no_grad():
+        assert_equal_pyramids(other(image()), one(image()), rtol=0, atol=0)
+
+
+FOLDED = {
+    "lora": 4 * 12,
+    "lora-everywhere": 4 * 12 + 3,
+    "mtlora": 4 * 12 - 3 * 4,
+    "mtlora_plus": 4 * 12 - 3 * 4 + 3,
+    "mtlora-matrixv2": 4 * 12 - 3 * 4,
+    "mtlora-addition": 4 * 12 - 3 * 4,
+    "mtlora_plus-addition": 4 * 12 - 3 * 4 + 3,
+    "mtlora-lora_only": 4 * 12,
+    "mtlora-noproj": 3 * 12 - 2 * 4,
+}
+"""Layers that one plain layer can replace: low-rank updates without task streams. Adapters and prompts are not linear."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_merged_equals_unmerged(case: str):
+    backbone = fresh(case, moved=True)
+    with torch.no_grad():
+        expected = backbone(image())
+        assert merge(backbone) == FOLDED.get(case, 0)
+        assert_equal_pyramids(backbone(image()), expected, rtol=1e-5, atol=1e-5)
+    assert merge(backbone) == 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_deep_copy_is_equal_and_apart(case: str):
+    backbone = fresh(case, moved=True)
+    twin = copy.deepcopy(backbone)
+    with torch.no_grad():
+        expected = backbone(image())
+        assert_equal_pyramids(twin(image()), expected, rtol=0, atol=0)
+        for parameter in backbone.parameters():
+            parameter.zero_()
+        assert_equal_pyramids(twin(image()), expected, rtol=0, atol=0)
+
+
+def test_the_copy_of_a_prompted_attention_refers_to_the_copied_norm():
+    twin = copy.deepcopy(fresh("vpt"))
+    blocks = [module for module in twin.modules() if hasattr(module, "norm1")]
+    assert len(blocks) == 12
+    assert all(block.attn.norm[0] is block.norm1 for block in blocks)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bf16_autocast_is_near_fp32(case: str):
+    backbone = fresh(case, moved=True)
+    with torch.no_grad():
+        expected = backbone(image())
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = backbone(image())
+        loss = total(actual)
+    if loss.requires_grad:
+        loss.backward()
+    for task in TASKS:
+        for x, y in zip(actual[task], expected[task], strict=True):
+            assert (x.float() - y).norm() < 0.05 * y.norm()
+    assert all(p.grad.isfinite().all() for p in backbone.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("mode", MODES[:3])
+def test_task_streams_stay_in_bf16_under_autocast(mode: str):
+    """A stream lifted to fp32 would double the memory of the widest activations, the tasks' hidden layers."""
+    layer = MTLoRALinear(nn.Linear(8, 6), 2, dict.fromkeys(TASKS, 2), 4.0, dict.fromkeys(TASKS, 4.0), 0.0, mode, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(torch.randn(2, 5, 8))
+    assert out.shape == (8, 5, 6)
+    assert mode == "addition" or out.dtype == torch.bfloat16
+
+
+def test_task_streams_are_read_in_the_order_of_the_tasks():
+    backbone = fresh("mtlora")  # at init all tasks' features are equal
+    with torch.no_grad():
+        before = backbone(image())
+        dict(backbone.named_parameters())[f"{LAST_FC2}.task_B.normals"].fill_(0.1)
+        after = backbone(image())
+    changed = {task for task in TASKS if not torch.equal(before[task][3], after[task][3])}
+    assert changed == {"normals"}
+
+
+def test_scale_and_dropout_reach_the_layers():
+    backbone = copy.deepcopy(untouched(64))
+    METHODS["lora"].apply(backbone, METHODS["lora"].config(scale=2.0, dropout=0.5, layers=("fc1",)))
+    layers = [module for module in backbone.modules() if hasattr(module, "lora_A")]
+    assert {(layer.scale, layer.dropout.p) for layer in layers} == {(2.0, 0.5)}
+    assert len(layers) == 12
+
+
+def attention_with_prompts_as_tokens(layer: PromptedAttention, x: Tensor, mask: Tensor | None) -> Tensor:
+    """VPT-deep as written: all tokens attend to all, and the prompts' outputs are dropped afterwards."""
+    a, p, (windows, n, c) = layer.attention, len(layer.prompts), x.shape
+    tokens = torch.cat([functional.layer_norm(layer.prompts, (c,), layer.norm[0].weight, layer.norm[0].bias).expand(windows, -1, -1), x], 1)
+    q, k, v = a.qkv(tokens).view(windows, p + n, 3, a.num_heads, -1).permute(2, 0, 3, 1, 4)
+    bias = torch.zeros(windows, a.num_heads, p + n, p + n)
+    table = a.relative_position_bias_table[a.relative_position_index.view(-1)].view(n, n, -1).permute(2, 0, 1)
+    bias[:, :, p:, p:] = table if mask is None else table + mask.repeat(windows // len(mask), 1, 1)[:, None]
+    attention = (q @ k.mT / (c // a.num_heads) ** 0.5 + bias).softmax(-1)
+    return a.proj((attention @ v).transpose(1, 2).reshape(windows, p + n, c))[:, p:]
+
+
+@pytest.mark.parametrize("block", [0, 1], ids=["plain", "shifted"])
+def test_prompts_act_as_tokens_that_every_window_sees(block: int):
+    layers = fresh("vpt", moved=True).swin.layers[1].blocks
+    layer, mask = layers[block].attn, layers[block].attn_mask
+    assert (mask is not None) == (block == 1)
+    x = torch.randn(2 * 16, 4, 48)  # two images of 8 x 8 tokens, windows of 2 x 2
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, mask), attention_with_prompts_as_tokens(layer, x, mask))
+
+
+def test_replace_never_reaches_the_patch_embedding():
+    backbone = copy.deepcopy(untouched(64))
+    before = backbone.swin.patch_embed.proj
+    replace(backbone, LAYERS, lambda site: nn.Identity())
+    assert backbone.swin.patch_embed.proj is before
+    assert sum(isinstance(module, nn.Linear) for module in backbone.modules()) == 0
+
+
+def test_sites_say_stage_block_and_place():
+    found = sites(untouched(64), LAYERS)
+    assert len(found) == 4 * 12 + 3
+    assert {(s.stage, s.block) for s in found if s.last} == {(0, 1), (1, 1), (2, 5), (3, 1)}
+    assert [(s.stage, s.block, s.name) for s in found if s.kind == "reduction"] == [
+        (stage, None, f"swin.layers.{stage + 1}.downsample.reduction") for stage in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"), [(["head"], "allowed: qkv"), ([], "name at least one"), (["qkv"], "has no layer that ends in")]
+)
+def test_replace_raises_when_nothing_matches(kinds: list[str], message: str):
+    with pytest.raises(ValueError, match=message):
+        replace(nn.Sequential(nn.Linear(2, 2)), kinds, lambda site: site.module)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("full", "frozen")])
+def test_a_method_raises_on_a_backbone_without_its_layers(name: str):
+    stranger = nn.Sequential(nn.Linear(2, 2))
+    stranger.tasks = TASKS
+    with pytest.raises(ValueError, match="Swin"):
+        METHODS[name].apply(stranger, METHODS[name].config(also_train=()))
+
+
+@pytest.mark.parametrize(
+    ("name", "dials", "message"),
+    [
+        ("frozen", {"also_train": ("norms",)}, "allowed: norm, relative_position, patch_embed, patch_merging, bias"),
+        ("full", {"also_train": ("norm",)}, "trains everything already"),
+        ("mtlora", {"mode": "matrixv3"}, "allowed: matrix, matrixv2, addition, lora_only"),
+        ("mtlora", {"layers": ("qkv", "head")}, "allowed: qkv, proj, fc1, fc2, reduction"),
+        ("mtlora", {"layers": ()}, "name at least one of qkv"),
+        ("mtlora", {"rank": 0}, "rank must be at least 1, got 0"),
+        ("mtlora_plus", {"task_rank": 0}, "task_rank must be at least 1, got 0"),
+        ("lora", {"layers": ("head",)}, "allowed: qkv, proj, fc1, fc2, reduction"),
+        ("lora", {"layers": ()}, "name at least one of qkv"),
+        ("lora", {"rank": -1}, "rank must be at least 1"),
+        ("adapter", {"reduction": 0}, "reduction must be at least 1"),
+        ("adapter", {"reduction": 25}, "leaves no channel of 24"),
+        ("vpt", {"prompts": 0}, "prompts must be at least 1"),
+    ],
+)
+def test_a_wrong_dial_is_a_clear_error(name: str, dials: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        METHODS[name].apply(copy.deepcopy(untouched(64)), METHODS[name].config(**dials))
+
+
+def test_a_group_that_the_backbone_lacks_is_an_error():
+    with pytest.raises(ValueError, match="no parameter of the group 'relative_position'; leave it out"):
+        freeze(nn.Sequential(nn.LayerNorm(2)), ["relative_position"])

@@ -1,0 +1,108 @@
+"""The report's figures and files: complete, legible, the same every time, made without torch or ray."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_records import demo_like_suite
+from matplotlib.transforms import Bbox
+
+from bench.report import make_report, plots
+from bench.report.stats import row_frame
+from bench.tasks import TASK_NAMES
+
+ROOT = Path(__file__).parent.parent
+FILES = ["table.csv", "table.md", "table.tex", "summary.md"] + [
+    f"{name}.{kind}" for name in ("pareto_params", "pareto_memory", "rank_curves") for kind in ("png", "pdf", "csv")
+]
+
+
+@pytest.fixture(scope="module")
+def demo_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a report shaped like the demo's."""
+    directory = demo_like_suite().write(tmp_path_factory.mktemp("demo"))
+    assert sorted(make_report(directory).files) == sorted(FILES)
+    return directory
+
+
+def test_a_second_report_has_the_same_bytes_and_leaves_plan_and_records_alone(demo_report: Path) -> None:
+    before = {path: path.read_bytes() for path in demo_report.rglob("*") if path.is_file()}
+    make_report(demo_report)
+    assert {path: path.read_bytes() for path in demo_report.rglob("*") if path.is_file()} == before
+
+
+def test_pdf_fonts_are_embedded_as_truetype(demo_report: Path) -> None:
+    for name in ("pareto_params", "pareto_memory", "rank_curves"):
+        content = (demo_report / f"{name}.pdf").read_bytes()
+        assert b"/FontFile2" in content
+        assert b"/Type3" not in content
+        assert b"CreationDate" not in content
+
+
+def test_plotted_numbers_lie_beside_the_figure(demo_report: Path) -> None:
+    table = pd.read_csv(demo_report / "table.csv").set_index("label")
+    numbers = pd.read_csv(demo_report / "pareto_params.csv").set_index("label")
+    assert len(numbers) == len(table)
+    np.testing.assert_allclose(numbers["cost"], table.loc[numbers.index, "trainable_params"] / 1e6)
+    np.testing.assert_allclose(numbers["delta_m_std"], table.loc[numbers.index, "delta_m_std"])
+    memory = pd.read_csv(demo_report / "pareto_memory.csv").set_index("label")
+    assert memory.loc["Decoders only", "cost"] == 70
+    curves = pd.read_csv(demo_report / "rank_curves.csv")
+    assert set(curves["panel"]) == {*TASK_NAMES, "delta_m"}
+    assert set(curves["family"]) == {
+        "Full fine-tuning, single-task", "Full fine-tuning, multi-task", "Decoders only", "LoRA", "Adapter", "MTLoRA",
+    }  # fmt: skip
+
+
+def test_labels_cover_no_marker_and_no_other_label() -> None:
+    suite = demo_like_suite()
+    rows = row_frame(suite.plan(), suite.records)
+    for cost in ("trainable_params", "step_memory_bytes"):
+        numbers = plots.pareto_numbers(rows, cost=cost, scale=1e6)
+        figure = plots.draw_pareto(numbers, plots.family_styles(rows), cost_title="cost", reference_label="reference", title="t")
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        boxes = [text.get_window_extent().padded(-1) for text in axes.texts]
+        assert len(boxes) == 8
+        markers = axes.transData.transform(numbers[["cost", "delta_m"]].to_numpy())
+        for position, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[position + 1 :])
+            assert not any(box.contains(*marker) for marker in markers)
+            assert Bbox.intersection(box, axes.bbox).size == pytest.approx(box.size)
+        legend = figure.legends[0].get_window_extent()
+        assert not legend.overlaps(axes.get_tightbbox())
+
+
+def test_families_have_distinct_looks_that_survive_grey_print() -> None:
+    suite = demo_like_suite()
+    styles = plots.family_styles(row_frame(suite.plan(), suite.records))
+    assert len({style["marker"] for style in styles.values()}) == len(styles) == 8
+
+
+def test_the_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
+    demo_like_suite(seeds=(0,)).write(tmp_path)
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'ray', 'timm', 'methods', 'torchvision', 'cv2'): sys.modules[name] = None\n"
+        f"import bench.report, pathlib; bench.report.make_report(pathlib.Path({str(tmp_path)!r}))\n"
+        "assert not [name for name in sys.modules if name.partition('.')[0] in ('torch', 'ray') and sys.modules[name]]\n"
+        "assert 'matplotlib.pyplot' not in sys.modules or not sys.modules['matplotlib.pyplot'].get_fignums()\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=ROOT, check=True)
+    assert all((tmp_path / name).exists() for name in FILES)
+
+
+def test_summary_names_commands_data_and_figures(demo_report: Path) -> None:
+    text = (demo_report / "summary.md").read_text()
+    for part in (
+        "python run_suite.py run made",
+        "python run_suite.py report made",
+        "![pareto params](pareto_params.png)",
+        "da7a",
+        "Seeds: 0, 1",
+    ):
+        assert part in text
+    assert "nan" not in text.lower().split()

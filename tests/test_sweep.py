@@ -1,0 +1,174 @@
+"""Sweeps through the command line: only what is missing runs, a failure costs one trial, the executor does not matter."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.suites import load
+
+REPOSITORY = Path(__file__).parent.parent
+RUN_IDS = [trial.run_id for trial in load("smoke").trials]
+PATIENCE_SECONDS = 240
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """Start the command line in a process group of its own."""
+    command = [sys.executable, "run_suite.py", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def cli(*arguments: str, code: int = 0) -> str:
+    """Run the command line to its end and return its output."""
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
+    """Wait until something is there, as long as the process lives."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def records(results: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in (results / "smoke" / "records").glob("*.json")}
+
+
+def metrics(results: Path) -> dict[str, dict]:
+    return {run_id: record["metrics"] for run_id, record in records(results).items()}
+
+
+def with_data(results: Path, undisturbed: Path) -> Path:
+    """Copy the rendered data, so that it is rendered once for all tests."""
+    shutil.copytree(undisturbed / "data", results / "data")
+    return results
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A serial run that nothing disturbs."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    cli("run", "smoke", "--results", str(results), "--executor", "serial")
+    return results
+
+
+@pytest.mark.slow
+def test_serial_run_leaves_records_table_figures_and_summary(undisturbed: Path):
+    suite = undisturbed / "smoke"
+    assert sorted(records(undisturbed)) == sorted(RUN_IDS)
+    assert all(record["status"] == "ok" for record in records(undisturbed).values())
+    names = {path.name for path in suite.iterdir()}
+    figures = {f"{name}.{kind}" for name in ("pareto_params", "pareto_memory") for kind in ("png", "pdf")}
+    assert {"plan.json", "table.csv", "table.md", "table.tex", "summary.md"} | figures <= names
+    assert not list((suite / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_second_run_finds_nothing_to_do(undisturbed: Path):
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "smoke" / "records").iterdir()}
+    output = cli("run", "smoke", "--results", str(undisturbed))
+    assert "0 to run" in output
+    assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "smoke" / "records").iterdir()}
+
+
+@pytest.mark.slow
+def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undisturbed: Path, tmp_path: Path):
+    results = with_data(tmp_path, undisturbed)
+    process = start("run", "smoke", "--results", str(results))
+    wait_for(lambda: records(results), process)
+    process.kill()
+    process.communicate()
+    wait_for_quiet(results)
+    finished = {path: path.stat().st_mtime_ns for path in (results / "smoke" / "records").iterdir()}
+    assert 0 < len(records(results)) < len(RUN_IDS)
+    output = cli("run", "smoke", "--results", str(results))
+    assert f"{len(RUN_IDS) - len([path for path in finished if path.suffix == '.json'])} to run" in output
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+    assert metrics(results) == metrics(undisturbed)
+    assert not (results / "smoke" / "ray").exists()
+
+
+def wait_for_quiet(results: Path) -> None:
+    """Wait until the workers of a killed driver are gone: their process ids are in the attempt files."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        pids = [int(file.read_text().split()[-1]) for file in (results / "smoke" / "checkpoints").glob("*.attempts")]
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
+        time.sleep(0.2)
+    raise AssertionError("workers outlive their driver")
+
+
+@pytest.mark.slow
+def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp_path: Path):
+    results = with_data(tmp_path, undisturbed)
+    process = start("run", "smoke", "--results", str(results), "--only", "MTLoRA*")
+    attempts = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.attempts"
+    wait_for(lambda: attempts.exists() and attempts.read_text().strip(), process)
+    os.kill(int(attempts.read_text().split()[-1]), signal.SIGKILL)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, output
+    record = records(results)[RUN_IDS[-1]]
+    assert record["attempt"] == 2
+    assert record["metrics"] == records(undisturbed)[RUN_IDS[-1]]["metrics"]
+
+    process = start("run", "smoke", "--results", str(results))
+    wait_for(lambda: list((results / "smoke" / "checkpoints").glob("*.attempts")), process)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, output
+    assert "interrupted" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["serial", "ray"])
+def test_a_failing_trial_is_recorded_the_others_go_on_and_the_exit_code_is_1(undisturbed: Path, tmp_path: Path, executor: str):
+    results = with_data(tmp_path, undisturbed)
+    damaged = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.pt"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"no checkpoint")
+    pattern = "M*"  # the multi-task rows: full fine-tuning and MTLoRA
+    output = cli("run", "smoke", "--results", str(results), "--only", pattern, "--executor", executor, code=1)
+    found = records(results)
+    assert found[RUN_IDS[-1]]["status"] == "failed"
+    assert [record["status"] for run_id, record in found.items() if run_id != RUN_IDS[-1]] == ["ok"]
+    assert f"{RUN_IDS[-1]}: failed" in output
+    assert "0 to run" in cli("run", "smoke", "--results", str(results), "--only", pattern, code=1)
+    if executor == "serial":
+        output = cli("run", "smoke", "--results", str(results), "--only", pattern, "--executor", "serial", "--rerun", "failed")
+        assert "1 to run" in output
+        assert records(results)[RUN_IDS[-1]]["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_a_trial_that_no_node_has_room_for_is_refused(undisturbed: Path, tmp_path: Path):
+    results = with_data(tmp_path, undisturbed)
+    output = cli("run", "smoke", "--results", str(results), "--cpus-per-trial", "999", code=2)
+    assert "999 CPUs" in output
+    assert "--cpus-per-trial" in output
+
+
+@pytest.mark.slow
+def test_status_and_report_need_the_records_only(undisturbed: Path):
+    rows = json.loads(cli("status", "smoke", "--results", str(undisturbed), "--json"))
+    assert [(row["trials"], row["ok"], row["missing"]) for row in rows] == [(4, 4, 0), (1, 1, 0), (1, 1, 0), (1, 1, 0)]
+    table = undisturbed / "smoke" / "table.csv"
+    before = table.read_bytes()
+    table.unlink()
+    cli("report", "smoke", "--results", str(undisturbed))
+    assert table.read_bytes() == before

@@ -1,0 +1,175 @@
+"""A trial repeats to the bit, resumes as if unbroken, and turns every failure into a record."""
+
+import dataclasses
+import importlib.metadata
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import trial as trial_module
+from bench.config import TrialConfig
+from bench.data.roots import ensure_synthetic
+from bench.model.multitask import build_model
+from bench.record import read_record
+from bench.suites import load
+from bench.trial import Launch, run_trial
+from methods.mtlora import MTLoRAConfig
+
+ROWS = {row.label: row for row in load("smoke").rows}
+BASE = ROWS["Decoders only"].trials[0]
+MTLORA = dataclasses.replace(BASE, method_name="mtlora", method=MTLoRAConfig(rank=2, task_rank=2))
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    results = tmp_path_factory.mktemp("results")
+    ensure_synthetic(results, BASE.data.synthetic)
+    return Launch(suite="smoke", suite_dir=results / "smoke", command="test")
+
+
+def elsewhere(launch: Launch, name: str) -> Launch:
+    """Another suite directory over the same rendered data."""
+    return dataclasses.replace(launch, suite_dir=launch.suite_dir.parent / name)
+
+
+def run(config: TrialConfig, launch: Launch, **changes) -> dict:
+    return run_trial(config, launch, started=time.time(), **({"on_epoch": lambda line: None} | changes))
+
+
+def measured(record: dict) -> dict:
+    """What must not differ between two runs of one trial on one machine."""
+    costs = {key: value for key, value in record["cost"].items() if key not in ("step_seconds", "images_per_second")}
+    history = [{key: value for key, value in line.items() if key != "seconds"} for line in record["history"]]
+    same = {key: record[key] for key in ("run_id", "cell_id", "status", "metrics", "params", "data", "config")}
+    return same | {"cost": costs, "history": history}
+
+
+def per_image(launch: Launch, record: dict) -> dict[str, np.ndarray]:
+    with np.load(launch.suite_dir / "records" / record["per_image"], allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def test_same_trial_twice_gives_the_same_record_to_the_bit(launch: Launch):
+    first = run(MTLORA, launch)
+    torch.rand(7)  # another state of the global generator
+    second = run(MTLORA, elsewhere(launch, "again"))
+    assert first["status"] == "ok", first["reason"]
+    assert measured(first) == measured(second)
+    images = per_image(launch, first)
+    assert len(images["id"]) == 5
+    for name, values in per_image(elsewhere(launch, "again"), second).items():
+        np.testing.assert_array_equal(values, images[name])
+
+
+def test_another_seed_gives_other_losses(launch: Launch):
+    first = run(MTLORA, elsewhere(launch, "seeds"))
+    second = run(dataclasses.replace(MTLORA, seed=1), elsewhere(launch, "seeds"))
+    assert first["history"][-1]["loss"] != second["history"][-1]["loss"]
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing in the trial catches it."""
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_trial_resumes_with_the_losses_of_an_unbroken_one(launch: Launch, killed_after: int, precision: str):
+    config = dataclasses.replace(MTLORA, recipe=dataclasses.replace(MTLORA.recipe, precision=precision))
+    unbroken = run(config, elsewhere(launch, f"unbroken-{precision}-{killed_after}"))
+
+    def kill(line: dict) -> None:
+        if line["epoch"] == killed_after:
+            raise KilledError
+
+    broken = elsewhere(launch, f"broken-{precision}-{killed_after}")
+    with pytest.raises(KilledError):
+        run(config, broken, on_epoch=kill)
+    assert not list((broken.suite_dir / "records").glob("*")) if (broken.suite_dir / "records").exists() else True
+    epochs = []
+    resumed = run(config, broken, on_epoch=lambda line: epochs.append(line["epoch"]))
+    assert epochs == list(range(killed_after + 1, 4))
+    assert measured(resumed) == measured(unbroken)
+    assert not list((broken.suite_dir / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("planted"), "failed"),
+        (torch.OutOfMemoryError("planted"), "oom"),
+        (MemoryError("planted"), "oom"),
+        (KeyError("planted"), "failed"),
+    ],
+)
+def test_a_failing_trial_becomes_a_record_with_status_and_reason(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str
+):
+    def broken(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(trial_module, "build_model", broken)
+    place = elsewhere(launch, f"failing-{type(error).__name__}")
+    record = run(MTLORA, place)
+    assert record["status"] == status
+    assert "planted" in record["reason"]
+    assert read_record(place.suite_dir / "records" / f"{MTLORA.run_id}.json")["metrics"] is None
+
+
+def test_a_diverging_trial_becomes_a_record(launch: Launch, monkeypatch: pytest.MonkeyPatch):
+    original = build_model
+
+    def poisoned(*args, **kwargs):
+        model = original(*args, **kwargs)
+        with torch.no_grad():
+            model.decoders["semseg"].head[0].weight.fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(trial_module, "build_model", poisoned)
+    record = run(MTLORA, elsewhere(launch, "diverging"))
+    assert record["status"] == "diverged"
+    assert "learning rate" in record["reason"]
+
+
+def test_missing_data_becomes_a_record_that_names_it(tmp_path: Path):
+    record = run(MTLORA, Launch(suite="smoke", suite_dir=tmp_path / "smoke"))
+    assert record["status"] == "failed"
+    assert "synthetic-" in record["reason"]
+
+
+def test_a_task_starts_from_the_same_decoder_alone_and_among_others():
+    alone = build_model(dataclasses.replace(BASE, tasks=("saliency",)))
+    together = build_model(BASE)
+    for name, value in alone.decoders["saliency"].state_dict().items():
+        torch.testing.assert_close(value, together.decoders["saliency"].state_dict()[name], rtol=0, atol=0)
+
+
+def test_methods_of_one_seed_start_from_the_same_backbone_and_decoders():
+    frozen, mtlora = build_model(BASE), build_model(MTLORA)
+    torch.testing.assert_close(frozen.decoders.state_dict(), mtlora.decoders.state_dict(), rtol=0, atol=0)
+    name = "swin.layers.2.blocks.0.mlp.fc1"
+    torch.testing.assert_close(
+        frozen.backbone.get_submodule(name).weight, mtlora.backbone.get_submodule(f"{name}.linear").weight, rtol=0, atol=0
+    )
+
+
+def test_the_record_says_where_its_numbers_come_from(launch: Launch):
+    record = run(BASE, elsewhere(launch, "provenance"))
+    assert record["env"]["torch"] == importlib.metadata.version("torch")
+    assert record["env"]["threads"] == 1
+    assert record["config"] == BASE.to_dict()
+    assert TrialConfig.from_dict(record["config"]) == BASE
+    assert record["timing"]["trial_start"] <= record["timing"]["imports_done"] <= record["timing"]["train_start"]
+    assert record["timing"]["train_start"] <= record["timing"]["train_end"] <= record["timing"]["end"]
+    assert set(record["metrics"]) == set(BASE.tasks)
+    assert record["cost"]["peak_allocated_bytes"] is None or torch.cuda.is_available()
+
+
+def test_frozen_layers_save_fewer_activations_than_full_fine_tuning(launch: Launch):
+    place = elsewhere(launch, "memory")
+    full, frozen = (run(ROWS[label].trials[0], place) for label in ("Multi-task full fine-tuning", "Decoders only"))
+    assert frozen["cost"]["step_memory_bytes"]["saved_activations"] < full["cost"]["step_memory_bytes"]["saved_activations"]
+    assert frozen["cost"]["flops_per_image"] == full["cost"]["flops_per_image"]
+    assert frozen["params"]["trainable"] == frozen["params"]["groups"]["decoders"]["total"]
