@@ -33,6 +33,7 @@ RAY_ENVIRONMENT = {
 WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 OBJECT_STORE_BYTES = 200 * 2**20
 
+
 class SweepError(RuntimeError):
     """The sweep cannot start; the message says what to do."""
 

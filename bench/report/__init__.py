@@ -11,12 +11,13 @@ import pandas as pd
 
 from bench.record import RecordError, load_records, read_plan, write_atomically
 from bench.report import plots
+from bench.report.curves import draw_training_curves, loss_numbers, seaborn_problem
 from bench.report.footnotes import footnotes, partial_mark, planned_records
 from bench.report.stats import plan_tasks, reference_position, row_frame
 from bench.report.summary import summary
 from bench.report.tables import MIB, MainTable, main_table, to_csv, to_latex, to_markdown
 
-FIGURES = ("pareto_params", "pareto_memory", "rank_curves")
+FIGURES = ("pareto_params", "pareto_memory", "rank_curves", "training_curves")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def make_report(suite_dir: Path) -> Report:
         "table.md": to_markdown(table),
         "table.tex": to_latex(table, label=f"tab:{plan['suite']}"),
     }
-    drawn, not_drawn = _figures(plan, rows, tasks, mark)
+    drawn, not_drawn = _figures(plan, own, rows, tasks, mark)
     contents |= drawn
     pictures = [f"{name}.png" for name in FIGURES if f"{name}.png" in drawn]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=not_drawn)
@@ -74,7 +75,7 @@ def make_report(suite_dir: Path) -> Report:
     return Report(files={name: suite_dir / name for name in contents}, table=table, not_drawn=tuple(not_drawn), complete=not mark)
 
 
-def _figures(plan: dict, rows: pd.DataFrame, tasks: list[str], mark: str) -> tuple[dict[str, str | bytes], list[str]]:
+def _figures(plan: dict, records: list[dict], rows: pd.DataFrame, tasks: list[str], mark: str) -> tuple[dict[str, str | bytes], list[str]]:
     """Return the figures' files by name, and the reasons of those that cannot be drawn."""
     styles, files, not_drawn = plots.family_styles(rows), {}, []
     position = reference_position(plan)
@@ -94,6 +95,13 @@ def _figures(plan: dict, rows: pd.DataFrame, tasks: list[str], mark: str) -> tup
         not_drawn.append("rank_curves: no method has results at two values of its dial.")
     else:
         files |= _files("rank_curves", plots.draw_rank_curves(numbers, styles, title=plan["title"] + mark), numbers)
+    numbers = loss_numbers(plan, records, rows)
+    if numbers.empty:
+        not_drawn.append("training_curves: no record holds a history of the loss.")
+    elif (reason := seaborn_problem()) is not None:
+        not_drawn.append(f"training_curves: seaborn cannot be imported: {reason}")
+    else:
+        files |= _files("training_curves", draw_training_curves(numbers, styles, title=plan["title"] + mark), numbers)
     return files, not_drawn
 
 

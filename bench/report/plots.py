@@ -21,7 +21,7 @@ from bench.report.stats import metric_column, pareto_front
 from bench.tasks import TASKS
 
 TEXT_WIDTH_INCHES = 7.0
-_STYLE = {
+STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
     "font.family": "DejaVu Sans", "pdf.fonttype": 42, "ps.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "0.92", "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.6, "svg.hashsalt": "report",
@@ -91,7 +91,7 @@ def draw_pareto(numbers: pd.DataFrame, styles: Mapping[str, dict], *, cost_title
         reference_label: Row that has a delta_m of zero.
         title: Title of the figure.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(TEXT_WIDTH_INCHES, 4.3), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -198,7 +198,7 @@ def draw_rank_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
     """
     panels = list(dict.fromkeys(numbers["panel"]))
     dials = list(dict.fromkeys(numbers["dial"].dropna()))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(TEXT_WIDTH_INCHES, 1.0 + 1.45 * len(dials)), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(len(dials), len(panels), squeeze=False, sharey="col")
@@ -261,7 +261,7 @@ def _curve_handles(numbers: pd.DataFrame, styles: Mapping[str, dict]) -> list[Li
 def render(figure: Figure) -> dict[str, bytes]:
     """Return a figure as the bytes of a PNG (200 dpi) and a PDF (fonts embedded), without dates."""
     files = {}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)

@@ -1,0 +1,76 @@
+"""Training curves: each task's unweighted training loss over the epochs, one thin line a trial, drawn with seaborn."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.report.plots import STYLE, TEXT_WIDTH_INCHES
+from bench.tasks import TASKS
+
+_PANEL_HEIGHT_INCHES = 1.9
+
+
+def loss_numbers(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what the figure shows: one row a trial, task and epoch, of the trials that ended well.
+
+    Returns:
+        Columns row, family, run_id, seed, task, epoch, loss (mean over the epoch's steps, without the task's weight).
+    """
+    label_of = {run_id: row["label"] for row in plan["rows"] for run_id in row["run_ids"]}
+    family_of = dict(zip(rows["label"], rows["family"], strict=True))
+    lines = [
+        {
+            "row": label_of[record["run_id"]],
+            "family": family_of[label_of[record["run_id"]]],
+            "run_id": record["run_id"],
+            "seed": record["seed"],
+            "task": task,
+            "epoch": epoch["epoch"],
+            "loss": loss,
+        }
+        for record in records
+        if record["status"] == "ok" and record["run_id"] in label_of
+        for epoch in record["history"]
+        for task, loss in epoch["losses"].items()
+    ]
+    return pd.DataFrame(lines, columns=["row", "family", "run_id", "seed", "task", "epoch", "loss"])
+
+
+def seaborn_problem() -> str | None:
+    """Return why seaborn cannot be imported, or None. It brings scipy.stats, which fails beside a broken torch; the rest needs neither."""
+    try:
+        import seaborn  # noqa: F401
+    except (ImportError, AttributeError) as error:
+        return str(error)
+    return None
+
+
+def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title: str) -> Figure:
+    """Draw one panel a task; a family keeps the colour and the dashes that it has in the other figures.
+
+    Args:
+        numbers: As `loss_numbers` returns it.
+        styles: Per family `color` and `linestyle`.
+        title: Over the figure.
+    """
+    import seaborn
+
+    tasks = [task for task in TASKS if task in set(numbers["task"])]
+    families = list(dict.fromkeys(numbers["family"]))
+    palette = {family: styles[family]["color"] for family in families}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(TEXT_WIDTH_INCHES, _PANEL_HEIGHT_INCHES + 0.8), layout="constrained")
+        for i, (axes, task) in enumerate(zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True)):
+            own = numbers[numbers["task"] == task]
+            common = {"x": "epoch", "y": "loss", "hue": "family", "palette": palette, "units": "run_id", "estimator": None, "ax": axes}
+            seaborn.lineplot(own, **common, legend=i == 0, linewidth=0.8, alpha=0.75)
+            axes.set(title=TASKS[task].title, xlabel="Epoch", ylabel="Training loss" if i == 0 else "")
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+            if i == 0:
+                handles, labels = axes.get_legend_handles_labels()
+                axes.get_legend().remove()
+        figure.suptitle(f"{title}: training loss, one line a trial", fontsize=8)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
+    return figure
