@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -284,7 +283,3 @@ def test_the_command_line_lists_as_table_and_as_json(what: str):
     assert table.exit_code == plain.exit_code == 0
     for row in json.loads(plain.stdout):
         assert row["name"] in table.stdout
-
-
-def test_the_repository_is_what_the_catalogue_reads():
-    assert (Path(run_suite.__file__).parent / "methods").is_dir()

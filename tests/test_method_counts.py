@@ -1,7 +1,7 @@
 """Trainable parameters of every method against closed forms and the published counts; nothing is allocated."""
 
-import copy
 import dataclasses
+import pickle
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from test_methods import group_members
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
 from bench.measure.cost import parameter_ledger
-from bench.model.backbone import DEMO_BACKBONE, SwinPyramid, build_backbone
+from bench.model.backbone import DEMO_BACKBONE, build_backbone
 from bench.model.multitask import build_model
 from bench.tasks import TASK_NAMES
 from methods import METHODS
@@ -25,10 +25,11 @@ SHAPES = {
 
 
 @cache
-def on_meta(name: str) -> SwinPyramid:
-    """A backbone without storage: only its shapes count."""
+def on_meta(name: str) -> bytes:
+    """A pickled backbone without storage: only its shapes count."""
     with torch.device("meta"):
-        return build_backbone(name, image_size=224, tasks=(), drop_path=0.0, weights="scratch", weights_file=None)
+        backbone = build_backbone(name, image_size=224, tasks=(), drop_path=0.0, weights="scratch", weights_file=None)
+    return pickle.dumps(backbone)
 
 
 def closed_form(name: str, config: MethodConfig, width: int, depths: tuple[int, ...], tasks: int) -> int:
@@ -59,17 +60,16 @@ def dial_settings() -> list[tuple[str, dict[str, Any]]]:
     return [(name, dials) for name in METHODS for dials in settings.get(name, [{}])]
 
 
-@pytest.mark.parametrize("tasks", [TASK_NAMES[:1], TASK_NAMES[:3]], ids=["one_task", "three_tasks"])
 @pytest.mark.parametrize(("name", "dials"), dial_settings(), ids=str)
-@pytest.mark.parametrize("backbone_name", SHAPES)
-def test_trainable_parameters_equal_the_closed_form(backbone_name: str, name: str, dials: dict[str, Any], tasks: tuple[str, ...]):
-    backbone, config = copy.deepcopy(on_meta(backbone_name)), METHODS[name].config(**dials)
-    backbone.tasks = tasks
+@pytest.mark.parametrize(("backbone_name", "n_tasks"), list(zip(SHAPES, (1, 4, 3), strict=True)))
+def test_trainable_parameters_equal_the_closed_form(backbone_name: str, n_tasks: int, name: str, dials: dict[str, Any]):
+    backbone, config = pickle.loads(on_meta(backbone_name)), METHODS[name].config(**dials)
+    backbone.tasks = TASK_NAMES[:n_tasks]
     rest = {n for group in config.also_train for n in group_members(backbone, group)}
     own = sum(p.numel() for n, p in backbone.named_parameters() if n in rest or name == "full")
     METHODS[name].apply(backbone, config)
     trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-    assert trainable == own + closed_form(name, config, *SHAPES[backbone_name], len(tasks))
+    assert trainable == own + closed_form(name, config, *SHAPES[backbone_name], n_tasks)
 
 
 def ledger(name: str, *, tasks: tuple[str, ...] = TASK_NAMES, **dials: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The pretraining task: classify abstract objects, rendered by the same engine as the scenes.
 
 A class is one of eight compositions of primitives in one of five texture families, neither of which the twenty object classes use in that
-form; colours, pose, light, scale, scenery and distractors are random, so that only shape and texture together tell the class.
+form. As with things in photographs, a class also leans towards a hue, with much overlap; pose, light, scale, scenery and distractors are
+random. Scenery is calmer than the object in front of it.
 """
 
 import math
@@ -17,6 +18,8 @@ from bench.data.synthetic.texture import Material, colour
 SOURCE_TEXTURES = ("zigzag", "rings", "marble", "plaid", "mosaic")
 _FREQUENCIES = ((2.0, 4.0), (2.0, 4.0), (2.0, 4.0), (2.0, 4.0), (4.0, 8.0))
 _SCENERY_TEXTURES = ("plain", "clouds", "stripes", "checks", "patches", "gradient")
+_CLASS_HUE_STEP = 0.381966  # neighbours in the list of classes lie far apart on the circle of hues
+_HUE_SPREAD = 0.12
 _AXES = ((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.0, -1.0))
 
 
@@ -86,25 +89,30 @@ SOURCE_SHAPES: tuple[Callable[[Model, np.random.Generator, int], None], ...] = (
 SOURCE_CLASSES = len(SOURCE_SHAPES) * len(SOURCE_TEXTURES)
 
 
-def _material(rng: np.random.Generator, texture: str, frequency: tuple[float, float]) -> Material:
-    base = rng.uniform(*frequency)
-    low, high = colour(rng), colour(rng)
+def _material(rng: np.random.Generator, class_index: int) -> Material:
+    """Return the object's paint: two clearly different colours, one of them near the hue of the class."""
+    texture = class_index % len(SOURCE_TEXTURES)
+    base, hue = rng.uniform(*_FREQUENCIES[texture]), class_index * _CLASS_HUE_STEP % 1.0
+    low, high = colour(rng, hue=(hue - _HUE_SPREAD, hue + _HUE_SPREAD), saturation=(0.4, 1.0), value=(0.4, 1.0)), colour(rng)
     while sum(abs(a - b) for a, b in zip(low, high, strict=True)) < 0.5:
         high = colour(rng, value=(0.1, 1.0))
+    offset = tuple(rng.uniform(0, 16, 3))
     return Material(
-        texture=texture,
-        low=low,
-        high=high,
-        frequency=(base, base, base),
-        offset=tuple(rng.uniform(0, 16, 3)),
-        shine=rng.uniform(0, 0.3),
+        texture=SOURCE_TEXTURES[texture], low=low, high=high, frequency=(base, base, base), offset=offset, shine=rng.uniform(0, 0.3)
     )
+
+
+def _calm_material(rng: np.random.Generator, frequency: tuple[float, float]) -> Material:
+    """Return a paint of scenery: two shades of one muted colour."""
+    low, base = colour(rng, saturation=(0.0, 0.5), value=(0.2, 0.9)), rng.uniform(*frequency)
+    high = tuple(float(np.clip(channel * rng.uniform(0.75, 1.25), 0, 1)) for channel in low)
+    texture, offset = str(rng.choice(_SCENERY_TEXTURES)), tuple(rng.uniform(0, 16, 3))
+    return Material(texture=texture, low=low, high=high, frequency=(base, base, base), offset=offset, shine=rng.uniform(0, 0.2))
 
 
 def _distractor(rng: np.random.Generator) -> Model:
     model = Model()
-    texture = str(rng.choice(_SCENERY_TEXTURES))
-    paint = model.paint(_material(rng, texture, (2.0, 6.0)))
+    paint = model.paint(_calm_material(rng, (2.0, 6.0)))
     half = tuple(rng.uniform(0.15, 0.45, 3))
     kind = rng.integers(3)
     if kind == 0:
@@ -124,7 +132,7 @@ def _backdrop(rng: np.random.Generator) -> list[Placed]:
         (turn(roll=math.pi / 2 + rng.uniform(-0.3, 0.3)), (0, 0, rng.uniform(7, 12))),
     ):
         model = Model()
-        paint = model.paint(_material(rng, str(rng.choice(_SCENERY_TEXTURES)), (0.5, 2.5)))
+        paint = model.paint(_calm_material(rng, (0.5, 2.5)))
         model.rectangle((0, 0, 0), (30, 30), paint, np.eye(3))
         surfaces.append(Placed(model=model, rotation=rotation, position=np.array(position, dtype=np.float64)))
     return surfaces
@@ -167,16 +175,15 @@ def render_source_image(rng: np.random.Generator, class_index: int, size: int) -
         raise ValueError(f"class_index is {class_index}; allowed are 0 to {SOURCE_CLASSES - 1}")
     if size < 16:
         raise ValueError(f"size is {size} pixels; ask for at least 16")
-    shape, texture = divmod(class_index, len(SOURCE_TEXTURES))
     camera = Camera(height=size, width=size, focal=size * rng.uniform(1.0, 1.6))
     model = Model()
-    SOURCE_SHAPES[shape](model, rng, model.paint(_material(rng, SOURCE_TEXTURES[texture], _FREQUENCIES[texture])))
-    depth = 2 * camera.focal / size / rng.uniform(0.45, 0.9)
-    slack = 0.2 * depth * size / camera.focal
-    pose = turn(yaw=rng.uniform(0, 2 * math.pi), pitch=rng.uniform(-0.9, 0.9), roll=rng.uniform(-0.9, 0.9))
+    SOURCE_SHAPES[class_index // len(SOURCE_TEXTURES)](model, rng, model.paint(_material(rng, class_index)))
+    depth = 2 * camera.focal / size / rng.uniform(0.65, 1.1)
+    slack = 0.15 * depth * size / camera.focal
+    pose = turn(yaw=rng.uniform(0, 2 * math.pi), pitch=rng.uniform(-0.7, 0.7), roll=rng.uniform(-0.7, 0.7))
     main = Placed(model=model, rotation=np.diag([1.0, -1.0, 1.0]) @ pose, position=np.array([*rng.uniform(-slack, slack, 2), depth]))
     placed = [main, *_backdrop(rng)]
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(0, 3)):
         far = depth * rng.uniform(0.9, 1.8)
         reach = 0.5 * far * size / camera.focal
         position = np.array([rng.uniform(0.4, 1.0) * reach * rng.choice((-1, 1)), rng.uniform(-reach, reach), far])
