@@ -200,13 +200,23 @@ def doctor(data_root: DataRoot = None, weights: Weights = None, as_json: Json = 
 def pretrain(
     out: Annotated[Path, typer.Option(help="Directory for weights and manifest.", metavar="DIR")] = Path("bench/assets"),
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
+    images: Annotated[int, typer.Option(help="Images to train on.")] = 24_000,
+    held_out: Annotated[int, typer.Option(help="Images to measure the source accuracy on.")] = 2_000,
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = 10,
     quiet: Quiet = False,
 ) -> None:
     """Make the demo's backbone again: render its source classes, train, store weights and manifest."""
+    from rich.progress import Progress
+
     from bench.pretrain import pretrain as make
 
-    messages = Console(stderr=True, quiet=quiet)
-    manifest = make(out, seed=seed, progress=lambda message: messages.print(message, highlight=False))
+    with Progress(console=Console(stderr=True, quiet=quiet)) as progress:
+        bars = {stage: progress.add_task(stage, total=None) for stage in ("render", "train")}
+
+        def show(stage: str, done: int, total: int, text: str) -> None:
+            progress.update(bars[stage], completed=done, total=total, description=f"{stage} {text}")
+
+        manifest = make(out, seed=seed, images=images, held_out=held_out, epochs=epochs, progress=show)
     print(json.dumps(manifest, indent=1))
 
 

@@ -24,6 +24,7 @@ from bench.sweep import run_ray, run_serial
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
+PASCAL_TRAIN_IMAGES = 4998
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,8 @@ def launch_suite(
 
 def prepare_data(suite: Suite, results: Path, data_root: Path | None, console: Console) -> None:
     """Render what the suite's synthetic trials read, or check that a PASCAL_MT directory holds all that its tasks need."""
+    if data_root is None and any(trial.data.source == "pascal_context" for trial in suite.trials):
+        raise ConfigError(f"suite {suite.name} reads PASCAL-Context: give its PASCAL_MT directory with --data-root DIR")
     for data in dict.fromkeys(trial.data for trial in suite.trials):
         if data.synthetic is not None:
             console.print(f"synthetic data: {data.synthetic.n_train} + {data.synthetic.n_val} images", highlight=False)
@@ -153,7 +156,8 @@ def plan_rows(suite: Suite, suite_dir: Path, *, data_root: Path | None) -> list[
     rows = []
     for row in suite.rows:
         first = row.trials[0]
-        images = first.data.synthetic.n_train if data_root is None else len(read_split(data_root, "train"))
+        images = PASCAL_TRAIN_IMAGES if first.data.synthetic is None else first.data.synthetic.n_train
+        images = images if data_root is None else len(read_split(data_root, "train"))
         seconds = recorded_seconds(row.trials, suite_dir)
         rows.append(
             {

@@ -64,8 +64,8 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    images: int = 30_000
-    held_out: int = 4_000
+    images: int = 24_000
+    held_out: int = 2_000
     epochs: int = 10
     warmup_epochs: float = 1
     batch_size: int = 64

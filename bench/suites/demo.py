@@ -11,11 +11,11 @@ from bench.data.synthetic import SyntheticConfig
 from bench.suites import Suite, multi_task_row, single_task_row
 from methods.frozen import FrozenConfig
 
-DATA = DataConfig(source="synthetic", synthetic=SyntheticConfig(n_train=320, n_val=120, size=96, seed=0))
+DATA = DataConfig(source="synthetic", synthetic=SyntheticConfig(n_train=240, n_val=100, size=96, seed=0))
 RECIPE = RecipeConfig(
-    epochs=6,
+    epochs=4,
     warmup_epochs=0.5,
-    batch_size=16,
+    batch_size=8,
     image_size=64,
     peak_lr=2e-3,
     warmup_lr=2e-6,
@@ -31,7 +31,7 @@ def base_trial(data: DataConfig, weights: str = "demo") -> TrialConfig:
         method=FrozenConfig(),
         data=data,
         backbone=BackboneConfig(name="swin_micro_patch4_window4_64", weights=weights, drop_path=0.05),
-        decoder_channels=(9, 18, 36, 72),
+        decoder_channels=(8, 12, 16, 24),
         recipe=RECIPE,
     )
 

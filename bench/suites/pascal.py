@@ -1,0 +1,40 @@
+"""The client's methods on PASCAL-Context with Swin-T at 448 px, by the MTLoRA release's recipe, three seeds.
+
+    python run_suite.py run pascal --data-root DIR
+
+DIR is the PASCAL_MT directory. Thirteen rows, 48 trials of 300 epochs at batch 32, bf16. timm downloads the ImageNet-1k weights; without a
+network give them with `--weights FILE`. `plan pascal --data-root DIR` measures steps on this machine and estimates the time. The release
+reports one run of MTLoRA r = 64 with delta_m +2.55 against published single-task references; here the references are trained as well.
+"""
+
+from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
+from bench.suites import Suite, multi_task_row, single_task_row
+from methods.frozen import FrozenConfig
+
+DATA = DataConfig(source="pascal_context")
+
+
+def suite(data: DataConfig = DATA, seeds: tuple[int, ...] = (0, 1, 2)) -> Suite:
+    """Return the comparison."""
+    base = TrialConfig(
+        method_name="frozen",
+        method=FrozenConfig(),
+        data=data,
+        backbone=BackboneConfig(name="swin_tiny_patch4_window7_224", weights="timm", drop_path=0.2),
+        recipe=RecipeConfig(precision="bf16"),
+    )
+    reference = "Single-task full fine-tuning"
+    rows = (
+        single_task_row(base, "full", seeds, label=reference),
+        multi_task_row(base, "full", seeds, label="Multi-task full fine-tuning"),
+        multi_task_row(base, "frozen", seeds),
+        *(multi_task_row(base, "lora", seeds, rank=rank) for rank in (16, 32, 64)),
+        *(multi_task_row(base, "adapter", seeds, reduction=reduction) for reduction in (8, 4)),
+        multi_task_row(base, "vpt", seeds, prompts=50),
+        *(multi_task_row(base, "mtlora", seeds, rank=rank) for rank in (16, 32, 64)),
+        multi_task_row(base, "mtlora_plus", seeds, rank=16),
+    )
+    notes = ("All methods share one recipe and one learning rate; none is tuned.", "LoRA, Adapter and VPT are shared by all tasks here.")
+    return Suite(
+        name="pascal", title="PASCAL-Context, Swin-T", description=__doc__, rows=rows, reference=reference, notes=notes
+    )  # fmt: skip
