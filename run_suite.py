@@ -101,7 +101,7 @@ def run(
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; otherwise one is started on this machine.")] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs a trial; by default 1 where there are any.")] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs a trial; by default its threads and loader processes.", min=1)] = None,
-    workers: Annotated[int, typer.Option(help="Loader processes a trial.", min=0)] = 0,
+    workers: Annotated[int | None, typer.Option(help="Loader processes a trial; by default 4 on a GPU, else 0.", min=0)] = None,
     rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
     verbose: Verbose = False,
     quiet: Quiet = False,

@@ -15,6 +15,7 @@ from bench.config import ConfigError, DataConfig, TrialConfig
 from bench.data.pascal_context import PascalContext, fingerprint, read_split
 from bench.data.roots import ensure_synthetic
 from bench.measure.cost import parameter_ledger
+from bench.model.backbone import WeightsError, build_backbone
 from bench.model.multitask import build_model
 from bench.plan import estimate_trial_seconds, missing, write_plan
 from bench.progress import Board
@@ -25,6 +26,7 @@ from bench.trial import Launch
 
 RERUN = ("failed", "stale")
 PASCAL_TRAIN_IMAGES = 4998
+GPU_WORKERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ def launch_suite(
     address: str | None,
     gpus_per_trial: float | None,
     cpus_per_trial: int | None,
-    workers: int,
+    workers: int | None,
     rerun: frozenset[str],
     command: str,
     verbose: bool,
@@ -76,13 +78,15 @@ def launch_suite(
         raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
     console = Console(stderr=True, quiet=quiet)
     suite_dir = (results / suite.name).resolve()
+    chosen = chosen_trials(suite, only)
     prepare_data(suite, suite_dir.parent, data_root, console)
     write_plan(suite, suite_dir, command)
-    chosen = chosen_trials(suite, only)
     to_do = missing(chosen, suite_dir, rerun=rerun, code_id=provenance.code_id())
     console.print(f"{suite.name}: {len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run", highlight=False)
     if to_do:
+        prepare_weights(to_do, weights_file)
         discard(to_do, suite_dir)
+        workers = (GPU_WORKERS if torch.cuda.is_available() else 0) if workers is None else workers
         launch = Launch(
             suite=suite.name,
             suite_dir=suite_dir,
@@ -114,6 +118,21 @@ def prepare_data(suite: Suite, results: Path, data_root: Path | None, console: C
         tasks = tuple(dict.fromkeys(task for trial in suite.trials for task in trial.tasks))
         for split in ("train", "val"):
             console.print(f"{data_root} {split}: {len(PascalContext(data_root, split, tasks))} images", highlight=False, soft_wrap=True)
+
+
+def prepare_weights(trials: list[TrialConfig], weights_file: Path | None) -> None:
+    """Load each backbone once before the trials do: weights that do not fit stop the launch, and downloads happen once.
+
+    Raises:
+        WeightsError: The weights cannot be had or do not fit.
+    """
+    for backbone, size in dict.fromkeys((trial.backbone, trial.recipe.image_size) for trial in trials):
+        try:
+            build_backbone(
+                backbone.name, image_size=size, tasks=("any",), drop_path=0.0, weights=backbone.weights, weights_file=weights_file
+            )
+        except (OSError, RuntimeError) as error:  # what a download without a network ends in
+            raise WeightsError(f"no weights {backbone.weights!r} for {backbone.name}: {error}; give them with --weights FILE") from error
 
 
 def chosen_trials(suite: Suite, only: str | None) -> list[TrialConfig]:

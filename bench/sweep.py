@@ -68,7 +68,9 @@ def record_death(trial: TrialConfig, launch: Launch, attempt: int, reason: str) 
     now = iso(time.time())
     timing = {"trial_start": now, "end": now, "total_seconds": 0.0}
     record = describe(trial, launch, attempt) | {"status": "failed", "reason": reason, "timing": timing}
-    return read_record(write_record(launch.suite_dir / "records", record, None))
+    path = write_record(launch.suite_dir / "records", record, None)
+    (launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts").unlink(missing_ok=True)
+    return read_record(path)
 
 
 def train_on_ray(config: dict[str, Any], *, launch: dict[str, Any]) -> None:

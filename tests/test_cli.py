@@ -1,5 +1,6 @@
 """The command line: what it lists, what it refuses, and with which words and exit code."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from pascal_tree import write_tree
 
 import run_suite
+from bench.model.backbone import build_backbone
 
 
 @pytest.fixture
@@ -99,14 +101,29 @@ def test_synthesized_tree_passes_the_doctor_and_a_run_reads_a_tree_of_another_ma
     assert json.loads(record.read_text())["config"]["data"]["source"] == "pascal_context"
 
 
-def test_weights_file_enters_the_run_id_by_its_content(cli, tmp_path: Path):
+def test_weights_that_do_not_fit_stop_the_launch_and_are_listed(cli, tmp_path: Path):
     torch.save({"model": {"patch_embed.proj.bias": torch.zeros(24)}}, tmp_path / "poor.pth")
     arguments = ("--weights", str(tmp_path / "poor.pth"), "--executor", "serial", "--only", "Decoders only")
     code, _, err = cli("run", "smoke", "--results", str(tmp_path / "results"), *arguments)
-    assert code == 1
+    assert code == 2
+    assert "layers.0.blocks.0.attn.qkv.weight" in err
+    assert not (tmp_path / "results" / "smoke" / "records").exists()
+
+
+def test_weights_file_enters_the_run_id_by_its_content(cli, tmp_path: Path):
+    swin = build_backbone(
+        "swin_micro_patch4_window4_64", image_size=32, tasks=("semseg",), drop_path=0, weights="scratch", weights_file=None
+    )
+    torch.save(swin.swin.state_dict(), tmp_path / "swin.pth")
+    arguments = ("--weights", str(tmp_path / "swin.pth"), "--executor", "serial", "--only", "Decoders only", "--quiet")
+    code, _, err = cli("run", "smoke", "--results", str(tmp_path / "results"), *arguments)
+    assert code == 0, err
     (record,) = (tmp_path / "results" / "smoke" / "records").glob("*.json")
-    content = json.loads(record.read_text())
-    assert content["config"]["backbone"]["weights"].startswith("sha256:")
-    assert content["status"] == "failed"
-    assert "missing" in content["reason"]
-    assert "missing" in err
+    digest = hashlib.sha256((tmp_path / "swin.pth").read_bytes()).hexdigest()
+    assert json.loads(record.read_text())["config"]["backbone"]["weights"] == f"sha256:{digest}"
+
+
+def test_pascal_suite_asks_for_its_data(cli, tmp_path: Path):
+    code, _, err = cli("run", "pascal", "--results", str(tmp_path))
+    assert code == 2
+    assert "--data-root" in err
