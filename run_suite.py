@@ -158,7 +158,7 @@ def params(
     img_size: Annotated[int | None, typer.Option(help="Another image size, pixels.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the parameter ledger: what each row trains, by group, without data or weights."""
+    """Show the parameter ledger without data or weights: what each row trains, by group, and what it leaves frozen."""
     from bench.launch import ledger_rows
 
     chosen = load_suite(suite, None, None, None)
@@ -252,12 +252,19 @@ def show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     table = Table()
-    for key in rows[0] if rows else ():
+    for i, key in enumerate(rows[0] if rows else ()):
         numeric = all(isinstance(row[key], int | float) for row in rows)
-        table.add_column(key.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(key.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
-        table.add_row(*("" if value is None else f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*(cell(value) for value in row.values()))
     console.print(table)
+
+
+def cell(value: Any) -> str:
+    """Format a value of a terminal table."""
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    return "" if value is None else str(value)
 
 
 def main() -> None:

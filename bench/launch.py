@@ -213,6 +213,14 @@ def ledger_rows(suite: Suite, *, backbone: str | None, image_size: int | None) -
     for row in suite.rows:
         ledgers = [ledger(trial) for trial in row.trials if trial.seed == row.trials[0].seed]
         groups = {group: sum(ledger["groups"][group]["trainable"] for ledger in ledgers) for group in ledgers[0]["groups"]}
-        totals = {key: sum(ledger[key] for ledger in ledgers) for key in ("total", "trainable", "trainable_without_decoders")}
+        trainable, total = (sum(ledger[key] for ledger in ledgers) for key in ("trainable", "total"))
+        decoders = sum(ledger["groups"]["decoders"]["total"] for ledger in ledgers)
+        totals = {
+            "trainable": trainable,
+            "trainable_without_decoders": trainable - groups["decoders"],
+            "frozen": total - trainable,
+            "total": total,
+            "total_without_decoders": total - decoders,
+        }
         rows.append({"row": row.label, "models": len(ledgers)} | groups | totals)
     return rows

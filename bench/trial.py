@@ -16,7 +16,7 @@ from bench import provenance
 from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
 from bench.data.loader import build_loader
 from bench.data.pascal_context import fingerprint
-from bench.data.roots import data_root_of, open_split
+from bench.data.roots import content_hash_of, data_root_of, open_split
 from bench.measure import cost
 from bench.model.multitask import build_model
 from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
@@ -120,7 +120,7 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
         "images_per_second": None if step_seconds["median"] is None else recipe.batch_size / step_seconds["median"],
         "stored_bytes": cost.stored_bytes(model),
     }
-    data = {"fingerprint": fingerprint(root), "n_train": len(train), "n_val": len(val)}
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
     return {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}, per_image
 
 

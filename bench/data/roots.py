@@ -20,12 +20,17 @@ def synthetic_root(results: Path, config: SyntheticConfig) -> Path:
     return results / "data" / f"synthetic-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
 
+def content_hash_of(root: Path) -> str | None:
+    """Return the content hash of a rendered tree, None for any other."""
+    marker = root / "synthetic.json"
+    return json.loads(marker.read_text(encoding="utf-8"))["content_hash"] if marker.exists() else None
+
+
 def ensure_synthetic(results: Path, config: SyntheticConfig, progress: Callable[[int, int], None] | None = None) -> tuple[Path, str]:
     """Render the tree unless it is there; return its directory and its content hash."""
     root = synthetic_root(results, config)
-    marker = root / "synthetic.json"
-    if marker.exists():
-        return root, json.loads(marker.read_text(encoding="utf-8"))["content_hash"]
+    if (digest := content_hash_of(root)) is not None:
+        return root, digest
     root.parent.mkdir(parents=True, exist_ok=True)
     return root, write_pascal_mt(root, config, processes=os.cpu_count() or 1, progress=progress)
 

@@ -58,13 +58,22 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
     import seaborn
 
     tasks = [task for task in TASKS if task in set(numbers["task"])]
-    families = list(dict.fromkeys(numbers["family"]))
+    families = [family for family in styles if family in set(numbers["family"])]
     palette = {family: styles[family]["color"] for family in families}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(TEXT_WIDTH_INCHES, _PANEL_HEIGHT_INCHES + 0.8), layout="constrained")
         for i, (axes, task) in enumerate(zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True)):
             own = numbers[numbers["task"] == task]
-            common = {"x": "epoch", "y": "loss", "hue": "family", "palette": palette, "units": "run_id", "estimator": None, "ax": axes}
+            common = {
+                "x": "epoch",
+                "y": "loss",
+                "hue": "family",
+                "hue_order": families,
+                "palette": palette,
+                "units": "run_id",
+                "estimator": None,
+                "ax": axes,
+            }
             seaborn.lineplot(own, **common, legend=i == 0, linewidth=0.8, alpha=0.75)
             axes.set(title=TASKS[task].title, xlabel="Epoch", ylabel="Training loss" if i == 0 else "")
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
