@@ -82,6 +82,7 @@ def launch_suite(
     prepare_data(suite, suite_dir.parent, data_root, console)
     write_plan(suite, suite_dir, command)
     to_do = missing(chosen, suite_dir, rerun=rerun, code_id=provenance.code_id())
+    clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
     console.print(f"{suite.name}: {len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run", highlight=False)
     if to_do:
         prepare_weights(to_do, weights_file)
@@ -151,6 +152,13 @@ def discard(trials: list[TrialConfig], suite_dir: Path) -> None:
     for trial in trials:
         for suffix in (".json", ".npz"):
             (suite_dir / "records" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
+
+
+def clear_leftovers(recorded: list[TrialConfig], suite_dir: Path) -> None:
+    """Remove what a trial leaves that was killed between its record and its end."""
+    for trial in recorded:
+        for suffix in (".pt", ".attempts"):
+            (suite_dir / "checkpoints" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
 
 
 def summarize(trials: list[TrialConfig], suite_dir: Path, console: Console, *, verbose: bool) -> LaunchStatus:

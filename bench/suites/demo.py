@@ -17,9 +17,9 @@ RECIPE = RecipeConfig(
     warmup_epochs=0.5,
     batch_size=8,
     image_size=64,
-    peak_lr=2e-3,
-    warmup_lr=2e-6,
-    min_lr=2e-5,
+    peak_lr=1e-3,
+    warmup_lr=1e-6,
+    min_lr=1e-5,
     rotation=10.0,
 )
 
