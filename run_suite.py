@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.catalogue import backbones, described, tasks
+from bench.errors import SuiteError
 
 app = typer.Typer(
     help="Benchmark of parameter-efficient fine-tuning on multi-task dense vision.",
@@ -271,7 +272,7 @@ def main() -> None:
     """Run the command line; every expected error becomes one line and an exit code."""
     try:
         app()
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+    except (SuiteError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USAGE)
 

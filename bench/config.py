@@ -14,6 +14,7 @@ from typing import Any, get_args
 import dacite
 
 from bench.data.synthetic import SyntheticConfig
+from bench.errors import SuiteError
 from bench.tasks import TASK_NAMES, TASKS
 from methods import METHODS
 from methods.base import MethodConfig
@@ -22,7 +23,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 SOURCES = ("synthetic", "pascal_context")
 
 
-class ConfigError(ValueError):
+class ConfigError(SuiteError):
     """A configuration is wrong; the message says what is allowed."""
 
 

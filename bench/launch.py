@@ -1,12 +1,16 @@
 """From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run`, `plan` and `params` do."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from rich.console import Console
 
@@ -76,47 +80,68 @@ def launch_suite(
     """
     if rerun - set(RERUN):
         raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
-    console = Console(stderr=True, quiet=quiet)
-    suite_dir = (results / suite.name).resolve()
+    if executor == "serial" and (address or gpus_per_trial is not None or cpus_per_trial is not None):
+        raise ConfigError("--address, --gpus-per-trial and --cpus-per-trial are for --executor ray; leave them out with serial")
+    console, suite_dir = Console(stderr=True, quiet=quiet), (results / suite.name).resolve()
     chosen = chosen_trials(suite, only)
-    prepare_data(suite, suite_dir.parent, data_root, console)
-    write_plan(suite, suite_dir, command)
-    to_do = missing(chosen, suite_dir, rerun=rerun, code_id=provenance.code_id())
-    clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
-    console.print(f"{suite.name}: {len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run", highlight=False)
-    if to_do:
+    prepare_data(chosen, suite_dir.parent, data_root, console)
+    suite_dir.mkdir(parents=True, exist_ok=True)
+    with only_launch(suite_dir):
+        to_do = missing(chosen, suite_dir, rerun=rerun, code_id=provenance.code_id())
         prepare_weights(to_do, weights_file)
-        discard(to_do, suite_dir)
-        workers = (GPU_WORKERS if torch.cuda.is_available() else 0) if workers is None else workers
+        write_plan(suite, suite_dir, command)
+        clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
+        console.print(f"{suite.name}: {len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run", highlight=False)
         launch = Launch(
             suite=suite.name,
             suite_dir=suite_dir,
             data_root=None if data_root is None else data_root.resolve(),
             weights_file=None if weights_file is None else weights_file.resolve(),
-            loader_workers=workers,
+            loader_workers=default_workers() if workers is None else workers,
+            executor=executor,
+            gpus_per_trial=gpus_per_trial,
             command=command,
         )
-        with Board(len(to_do), sum(trial.recipe.epochs for trial in to_do), quiet=quiet) as board:
-            if executor == "serial":
-                run_serial(to_do, launch, board)
-            else:
-                cpus = cpus_per_trial or max(trial.recipe.threads for trial in to_do) + workers
-                gpus = float(torch.cuda.is_available()) if gpus_per_trial is None else gpus_per_trial
-                run_ray(to_do, launch, board, address=address, cpus_per_trial=cpus, gpus_per_trial=gpus)
-    return summarize(chosen, suite_dir, console, verbose=verbose)
+        if to_do:
+            with Board(len(to_do), sum(trial.recipe.epochs for trial in to_do), quiet=quiet) as board:
+                if executor == "serial":
+                    run_serial(to_do, launch, board)
+                else:
+                    run_ray(to_do, launch, board, address=address, cpus_per_trial=cpus_per_trial)
+    return summarize(chosen, suite_dir, verbose=verbose)
 
 
-def prepare_data(suite: Suite, results: Path, data_root: Path | None, console: Console) -> None:
-    """Render what the suite's synthetic trials read, or check that a PASCAL_MT directory holds all that its tasks need."""
-    if data_root is None and any(trial.data.source == "pascal_context" for trial in suite.trials):
-        raise ConfigError(f"suite {suite.name} reads PASCAL-Context: give its PASCAL_MT directory with --data-root DIR")
-    for data in dict.fromkeys(trial.data for trial in suite.trials):
+@contextlib.contextmanager
+def only_launch(suite_dir: Path) -> Iterator[None]:
+    """Hold the suite's directory: two launches at once would run the same trials.
+
+    Raises:
+        ConfigError: Another launch holds it.
+    """
+    try:
+        with filelock.FileLock(suite_dir / ".lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise ConfigError(f"another launch is running in {suite_dir}; wait for it, or give another --results") from None
+
+
+def default_workers() -> int:
+    """Return the number of loader processes a trial: up to four on a GPU, as far as the cores suffice for every GPU; else 0."""
+    gpus = torch.cuda.device_count()
+    return 0 if gpus == 0 else max(0, min(GPU_WORKERS, (os.cpu_count() or 1) // gpus - 1))
+
+
+def prepare_data(trials: list[TrialConfig], results: Path, data_root: Path | None, console: Console) -> None:
+    """Render what the synthetic trials read, or check that a PASCAL_MT directory holds all that the trials' tasks need."""
+    if data_root is None and any(trial.data.source == "pascal_context" for trial in trials):
+        raise ConfigError("this suite reads PASCAL-Context: give its PASCAL_MT directory with --data-root DIR")
+    for data in dict.fromkeys(trial.data for trial in trials):
         if data.synthetic is not None:
             console.print(f"synthetic data: {data.synthetic.n_train} + {data.synthetic.n_val} images", highlight=False)
             root, digest = ensure_synthetic(results, data.synthetic)
             console.print(f"content {digest} in {root}", highlight=False, soft_wrap=True)
     if data_root is not None:
-        tasks = tuple(dict.fromkeys(task for trial in suite.trials for task in trial.tasks))
+        tasks = tuple(dict.fromkeys(task for trial in trials for task in trial.tasks))
         for split in ("train", "val"):
             console.print(f"{data_root} {split}: {len(PascalContext(data_root, split, tasks))} images", highlight=False, soft_wrap=True)
 
@@ -147,13 +172,6 @@ def chosen_trials(suite: Suite, only: str | None) -> list[TrialConfig]:
     return chosen
 
 
-def discard(trials: list[TrialConfig], suite_dir: Path) -> None:
-    """Remove the old records of trials that run again."""
-    for trial in trials:
-        for suffix in (".json", ".npz"):
-            (suite_dir / "records" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
-
-
 def clear_leftovers(recorded: list[TrialConfig], suite_dir: Path) -> None:
     """Remove what a trial leaves that was killed between its record and its end."""
     for trial in recorded:
@@ -161,20 +179,19 @@ def clear_leftovers(recorded: list[TrialConfig], suite_dir: Path) -> None:
             (suite_dir / "checkpoints" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
 
 
-def summarize(trials: list[TrialConfig], suite_dir: Path, console: Console, *, verbose: bool) -> LaunchStatus:
-    """Count good records and name the trials without one; `verbose` gives the whole reason."""
-    ok = 0
+def summarize(trials: list[TrialConfig], suite_dir: Path, *, verbose: bool) -> LaunchStatus:
+    """Count good records and name the trials without one, also when all else is quiet; `verbose` gives the whole reason."""
+    console, ok, present = Console(stderr=True), 0, provenance.code_id()
     for trial in trials:
         path = suite_dir / "records" / f"{trial.run_id}.json"
-        record = read_record(path) if path.exists() else {"status": "missing", "reason": "no record", "code_id": provenance.code_id()}
+        record = read_record(path) if path.exists() else {"status": "missing", "reason": "no record; see ray.log", "code_id": present}
         ok += record["status"] == "ok"
         if record["status"] != "ok":
             reason = record["reason"] if verbose else record["reason"].partition("\n")[0]
             console.print(f"{trial.run_id}: {record['status']}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
-        elif record["code_id"] != provenance.code_id():
-            console.print(
-                f"{trial.run_id}: made by other code; `--rerun stale` makes it again", style="yellow", highlight=False, soft_wrap=True
-            )
+        elif record["code_id"] != present:
+            message = f"{trial.run_id}: made by other code; `--rerun stale` makes it again"
+            console.print(message, style="yellow", highlight=False, soft_wrap=True)
     return LaunchStatus(ok=ok, trials=len(trials))
 
 
@@ -193,7 +210,7 @@ def plan_rows(suite: Suite, suite_dir: Path, *, data_root: Path | None) -> list[
                 "missing": len(missing(list(row.trials), suite_dir)),
                 "trainable_parameters": sum(ledger(trial)["trainable"] for trial in row.trials if trial.seed == first.seed),
                 "seconds_per_trial": seconds or estimate_trial_seconds(first, images),
-                "estimate_from": "records" if seconds else "three steps measured here",
+                "estimate_from": "records" if seconds else "steps measured here",
             }
         )
     return rows

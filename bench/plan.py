@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ import torch
 
 from bench.config import TrialConfig, steps_per_epoch
 from bench.model.multitask import build_model
-from bench.record import read_record, write_atomically
+from bench.record import SCHEMA_VERSION, read_record, write_atomically
 from bench.suites import Row, Suite
 from bench.tasks import TASKS
 from bench.training.loop import train_step
 from bench.training.optim import build_optimizer
 from bench.trial import method_block
 
-PLAN_VERSION = 1
+PROBE_BATCH = 4
 OVERHEAD_SECONDS = 8.0
 """Start of a process, imports and evaluation, where no record tells it."""
 
@@ -28,7 +27,7 @@ def write_plan(suite: Suite, suite_dir: Path, command: str) -> Path:
     """Write plan.json, from which `status` and `report` know the rows; atomically."""
     by_label = {row.label: row for row in suite.rows}
     plan = {
-        "schema_version": PLAN_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "suite": suite.name,
         "title": suite.title,
         "description": suite.description,
@@ -85,7 +84,7 @@ def missing(
 
 
 def estimate_trial_seconds(trial: TrialConfig, n_train: int) -> float:
-    """Estimate a trial's duration from three optimiser steps measured here on random data, on this device, at the trial's threads."""
+    """Estimate a trial's duration from two optimiser steps of a small batch measured here on random data; loading is not in it."""
     recipe = trial.recipe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(recipe.threads)
@@ -93,18 +92,18 @@ def estimate_trial_seconds(trial: TrialConfig, n_train: int) -> float:
     model = build_model(scratch).to(device).train()
     optimizer = build_optimizer(model, peak_lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    batch = random_batch(trial, device)
-    seconds = []
-    for _ in range(3):
+    images = min(recipe.batch_size, PROBE_BATCH)
+    batch = random_batch(trial, images, device)
+    for _ in range(2):  # the first one warms up
         started = time.perf_counter()
         train_step(model, batch, recipe, optimizer, scaler)
-        seconds.append(time.perf_counter() - started)
-    return OVERHEAD_SECONDS + recipe.epochs * steps_per_epoch(n_train, recipe.batch_size) * statistics.median(seconds)
+        seconds = time.perf_counter() - started
+    return OVERHEAD_SECONDS + recipe.epochs * steps_per_epoch(n_train, recipe.batch_size) * seconds * recipe.batch_size / images
 
 
-def random_batch(trial: TrialConfig, device: torch.device) -> dict[str, torch.Tensor]:
+def random_batch(trial: TrialConfig, images: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Return a batch of random images and labels of the trial's size."""
-    b, s = trial.recipe.batch_size, trial.recipe.image_size
+    b, s = images, trial.recipe.image_size
     batch = {"image": torch.randn(b, 3, s, s)}
     for task in trial.tasks:
         if task == "normals":

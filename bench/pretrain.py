@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from bench import provenance
 from bench.data.synthetic.source import SOURCE_CLASSES, render_source_image
+from bench.errors import SuiteError
 from bench.model.backbone import DEMO_BACKBONE, DEMO_WEIGHTS
 from bench.record import write_atomically
 from bench.training.optim import build_optimizer, learning_rate
@@ -42,7 +43,7 @@ Progress = Callable[[str, int, int, str], None]
 """Called as (stage "render" or "train", done, total, text about the loss)."""
 
 
-class PretrainError(ValueError):
+class PretrainError(SuiteError):
     """The pretraining cannot run as asked, or gave a file that cannot be used."""
 
 

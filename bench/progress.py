@@ -2,6 +2,7 @@
 
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -42,11 +43,11 @@ class Board:
         self.running.setdefault(run_id, 0)
         self.refresh(None)
 
-    def epoch(self, run_id: str, epoch: int, epochs: int, loss: float) -> None:
-        """A trial has finished an epoch (1 first)."""
-        self.epochs_done += epoch - self.running.get(run_id, 0)
-        self.running[run_id] = epoch
-        self.line = f"{run_id} epoch {epoch}/{epochs} loss {loss:.3f}"
+    def epoch(self, run_id: str, epochs: int, line: dict[str, Any]) -> None:
+        """A trial of `epochs` epochs has finished one; `line` has `epoch` (1 first) and `loss`."""
+        self.epochs_done += line["epoch"] - self.running.get(run_id, 0)
+        self.running[run_id] = line["epoch"]
+        self.line = f"{run_id} epoch {line['epoch']}/{epochs} loss {line['loss']:.3f}"
         self.refresh(None)
 
     def finished(self, run_id: str, epochs: int, status: str) -> None:

@@ -20,20 +20,25 @@ RESULT_SOURCES = (
     "bench/measure",
     "methods",
 )
-"""Files and folders whose code can change a result."""
+"""Files and folders whose content can change a result."""
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "scipy", "pillow", "ray")
 
 
 @cache
 def code_id() -> str:
-    """Return a hash of the sources that can change a result; comments and docstrings do not count."""
-    files = [f for source in RESULT_SOURCES for f in sorted((REPOSITORY / source).rglob("*.py") or [])]
-    files += [REPOSITORY / source for source in RESULT_SOURCES if source.endswith(".py")]
+    """Return a hash of all code, tables and weights in the repository that can change a result; comments and docstrings do not count."""
+    paths = [REPOSITORY / source for source in RESULT_SOURCES]
+    files = [
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.suffix in (".py", ".json", ".safetensors")
+    ]
     hasher = hashlib.sha256()
-    for file in sorted(set(files)):
+    for file in sorted(files):
         hasher.update(file.relative_to(REPOSITORY).as_posix().encode())
-        hasher.update(ast.dump(without_docstrings(ast.parse(file.read_text(encoding="utf-8")))).encode())
+        hasher.update(ast.dump(without_docstrings(ast.parse(file.read_bytes()))).encode() if file.suffix == ".py" else file.read_bytes())
     return hasher.hexdigest()[:12]
 
 
@@ -73,6 +78,7 @@ def environment(threads: int) -> dict[str, Any]:
         "threads": threads,
         "platform": platform.platform(),
         "deterministic": not cuda,
+        "tf32": False,
     }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.errors import SuiteError
 from bench.tasks import TASK_NAMES, TASKS
 
 SCHEMA_VERSION = 1
@@ -84,7 +85,7 @@ _MEASURED_FIELDS = {
 """Fields that a record of status "ok" has besides."""
 
 
-class RecordError(ValueError):
+class RecordError(SuiteError):
     """A record or plan breaks the schema or cannot be read; the message names the file, the field and the remedy."""
 
 

@@ -1,10 +1,9 @@
 """What is on disk of a suite, row by row. No torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from bench.record import read_record
+from bench.record import read_plan, read_record
 
 
 def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
@@ -18,7 +17,7 @@ def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
     if not plan_file.exists():
         raise FileNotFoundError(f"no {plan_file}: this suite has not been run here; start it with `run_suite.py run {suite_dir.name}`")
     rows = []
-    for row in json.loads(plan_file.read_text(encoding="utf-8"))["rows"]:
+    for row in read_plan(plan_file)["rows"]:
         records = {run_id: suite_dir / "records" / f"{run_id}.json" for run_id in row["run_ids"]}
         statuses = [read_record(path)["status"] for path in records.values() if path.exists()]
         begun = [run_id for run_id in records if (suite_dir / "checkpoints" / f"{run_id}.attempts").exists()]

@@ -17,6 +17,7 @@ from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
 from bench.data.loader import build_loader
 from bench.data.pascal_context import fingerprint
 from bench.data.roots import content_hash_of, data_root_of, open_split
+from bench.errors import SuiteError
 from bench.measure import cost
 from bench.model.multitask import build_model
 from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
@@ -35,6 +36,7 @@ class Launch:
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
         loader_workers: Processes that load data; 0 loads in the trial's own.
+        executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
         command: The command line, for the record.
     """
 
@@ -43,6 +45,8 @@ class Launch:
     data_root: Path | None = None
     weights_file: Path | None = None
     loader_workers: int = 0
+    executor: str = "serial"
+    gpus_per_trial: float | None = None
     command: str = ""
 
 
@@ -67,10 +71,11 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
         record |= {"status": "ok", "reason": None} | measured
     except (DivergedError, FloatingPointError) as error:
         record |= {"status": "diverged", "reason": str(error)}
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        record |= {"status": "oom", "reason": f"out of memory: {error}; a smaller batch or image needs less"}
+    except SuiteError as error:
+        record |= {"status": "invalid", "reason": f"{type(error).__name__}: {error}"}
     except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
-        record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
+        record |= {"status": "oom" if is_out_of_memory(error) else "failed"}
+        record |= {"reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
     record["timing"] |= {"end": iso(time.time()), "total_seconds": time.time() - started}
     try:
         path = write_record(launch.suite_dir / "records", record, per_image)
@@ -81,11 +86,21 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
     return read_record(path)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; on a CPU, and in cuBLAS, torch raises a plain RuntimeError then."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+    )
+
+
 def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict) -> tuple[dict, dict]:
     """Train and evaluate; return the measured part of the record and the per-image sums. Fills `timing`."""
     recipe, device = config.recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.backends.cudnn.allow_tf32 = False
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step, and nothing here reads such memory
     root = data_root_of(
         config.data.source,
@@ -103,24 +118,26 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
     reset_peaks(device)
     timing |= {"train_start": iso(time.time())}
-    fitted = fit(model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, on_epoch=on_epoch)
-    peaks = read_peaks(device)
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
+    identity = f"{provenance.code_id()} {data['fingerprint']}"
+    fitted = fit(
+        model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=on_epoch
+    )
     timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
     evaluation_started = time.perf_counter()
     metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
-    step_seconds = cost.summarize_seconds(fitted.step_seconds)
     costs = {
         "flops_per_image": flops,
         "flops_uncovered_ops": uncovered,
         "step_memory_bytes": memory,
-        **peaks,
+        "peak_allocated_bytes": fitted.peak_allocated_bytes,
+        "peak_reserved_bytes": fitted.peak_reserved_bytes,
         "batch_size": recipe.batch_size,
-        "step_seconds": step_seconds,
-        "images_per_second": None if step_seconds["median"] is None else recipe.batch_size / step_seconds["median"],
+        "step_seconds": cost.summarize_seconds(fitted.step_seconds, warmup_steps=0),
+        "images_per_second": recipe.epochs * steps * recipe.batch_size / timing["train_seconds"],
         "stored_bytes": cost.stored_bytes(model),
     }
-    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
     return {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}, per_image
 
 
@@ -136,21 +153,12 @@ def reset_peaks(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def read_peaks(device: torch.device) -> dict[str, int | None]:
-    """Return the peak memory since `reset_peaks`, bytes; nulls where there is no CUDA."""
-    cuda = device.type == "cuda"
-    return {
-        "peak_allocated_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
-        "peak_reserved_bytes": torch.cuda.max_memory_reserved(device) if cuda else None,
-    }
-
-
 def probe_memory(model: torch.nn.Module, batch: dict[str, Any], config: TrialConfig) -> dict[str, int]:
     """Measure the memory of one training step on a copy of the model, which leaves model and random state as they were."""
     probe = copy.deepcopy(model).train()
     optimizer = build_optimizer(probe, peak_lr=config.recipe.peak_lr, weight_decay=config.recipe.weight_decay)
     scaler = torch.amp.GradScaler(batch["image"].device.type, enabled=config.recipe.precision == "fp16")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[batch["image"].device] if batch["image"].is_cuda else []):
         return cost.step_memory(probe, optimizer, lambda: train_step(probe, batch, config.recipe, optimizer, scaler))
 
 
@@ -175,6 +183,7 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
         "env": provenance.environment(config.recipe.threads),
         "code_id": provenance.code_id(),
         "git": provenance.git_state(),
+        "launch": {"executor": launch.executor, "gpus_per_trial": launch.gpus_per_trial, "loader_workers": launch.loader_workers},
         "command": launch.command,
         "attempt": attempt,
     }

@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit-equal repeats are promised on a CPU
+
 import torch
 
 torch.set_num_threads(1)

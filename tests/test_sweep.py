@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from bench.data.pascal_context import fingerprint
+from bench.data.roots import synthetic_root
+from bench.provenance import code_id
 from bench.suites import load
 
 REPOSITORY = Path(__file__).parent.parent
@@ -103,11 +107,16 @@ def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undis
     assert not (results / "smoke" / "ray").exists()
 
 
+def pid_of(attempts: Path) -> int:
+    """Return the process of a trial's last start."""
+    return int([line for line in attempts.read_text().splitlines() if line.startswith("start")][-1].split()[-1])
+
+
 def wait_for_quiet(results: Path) -> None:
     """Wait until the workers of a killed driver are gone: their process ids are in the attempt files."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        pids = [int(file.read_text().split()[-1]) for file in (results / "smoke" / "checkpoints").glob("*.attempts")]
+        pids = [pid_of(file) for file in (results / "smoke" / "checkpoints").glob("*.attempts")]
         if not any(Path(f"/proc/{pid}").exists() for pid in pids):
             return
         time.sleep(0.2)
@@ -120,7 +129,7 @@ def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp
     process = start("run", "smoke", "--results", str(results), "--only", "MTLoRA*")
     attempts = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.attempts"
     wait_for(lambda: attempts.exists() and attempts.read_text().strip(), process)
-    os.kill(int(attempts.read_text().split()[-1]), signal.SIGKILL)
+    os.kill(pid_of(attempts), signal.SIGKILL)
     output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, output
     record = records(results)[RUN_IDS[-1]]
@@ -135,13 +144,19 @@ def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp
     assert "interrupted" in output
 
 
+def plant_foreign_checkpoint(results: Path) -> None:
+    """Give the last trial a checkpoint that claims to be its own and holds another model: resuming raises."""
+    root = synthetic_root(results, load("smoke").trials[0].data.synthetic)
+    path = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.pt"
+    path.parent.mkdir(parents=True)
+    torch.save({"identity": f"{code_id()} {fingerprint(root)}", "model": {"foreign": torch.zeros(1)}}, path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 def test_a_failing_trial_is_recorded_the_others_go_on_and_the_exit_code_is_1(undisturbed: Path, tmp_path: Path, executor: str):
     results = with_data(tmp_path, undisturbed)
-    damaged = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.pt"
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"no checkpoint")
+    plant_foreign_checkpoint(results)
     pattern = "M*"  # the multi-task rows: full fine-tuning and MTLoRA
     output = cli("run", "smoke", "--results", str(results), "--only", pattern, "--executor", executor, code=1)
     found = records(results)

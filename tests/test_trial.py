@@ -95,12 +95,28 @@ def test_killed_trial_resumes_with_the_losses_of_an_unbroken_one(launch: Launch,
     assert not list((broken.suite_dir / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("content", ["damaged", "stale"])
+def test_a_checkpoint_that_is_damaged_or_of_other_code_is_not_used(launch: Launch, content: str, caplog: pytest.LogCaptureFixture):
+    place = elsewhere(launch, f"checkpoint-{content}")
+    checkpoint = place.suite_dir / "checkpoints" / f"{BASE.run_id}.pt"
+    checkpoint.parent.mkdir(parents=True)
+    if content == "damaged":
+        checkpoint.write_bytes(b"no checkpoint")
+    else:
+        torch.save({"identity": "another"}, checkpoint)
+    record = run(BASE, place)
+    assert record["status"] == "ok", record["reason"]
+    assert len(record["history"]) == BASE.recipe.epochs
+    assert "starts again" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
         (RuntimeError("planted"), "failed"),
         (torch.OutOfMemoryError("planted"), "oom"),
         (MemoryError("planted"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: planted"), "oom"),
         (KeyError("planted"), "failed"),
     ],
 )
@@ -111,7 +127,7 @@ def test_a_failing_trial_becomes_a_record_with_status_and_reason(
         raise error
 
     monkeypatch.setattr(trial_module, "build_model", broken)
-    place = elsewhere(launch, f"failing-{type(error).__name__}")
+    place = elsewhere(launch, f"failing-{type(error).__name__}-{status}")
     record = run(MTLORA, place)
     assert record["status"] == status
     assert "planted" in record["reason"]
@@ -135,7 +151,7 @@ def test_a_diverging_trial_becomes_a_record(launch: Launch, monkeypatch: pytest.
 
 def test_missing_data_becomes_a_record_that_names_it(tmp_path: Path):
     record = run(MTLORA, Launch(suite="smoke", suite_dir=tmp_path / "smoke"))
-    assert record["status"] == "failed"
+    assert record["status"] == "invalid"
     assert "synthetic-" in record["reason"]
 
 

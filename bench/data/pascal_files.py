@@ -13,10 +13,11 @@ import scipy.io
 from PIL import Image
 from scipy.io.matlab import MatReadError
 
+from bench.errors import SuiteError
 from bench.tasks import IGNORE, TASKS
 
 
-class DataError(ValueError):
+class DataError(SuiteError):
     """Something in the data set is missing, unreadable or contradictory; the message names the file and the remedy."""
 
 

@@ -18,6 +18,8 @@ from timm.models import register_model
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from bench.errors import SuiteError
+
 DEMO_BACKBONE = "swin_micro_patch4_window4_64"
 DEMO_WEIGHTS = Path(__file__).parent.parent / "assets" / f"{DEMO_BACKBONE}.safetensors"
 
@@ -32,7 +34,7 @@ def swin_micro_patch4_window4_64(pretrained: bool = False, **kwargs) -> SwinTran
     return SwinTransformer(**(default | kwargs))
 
 
-class WeightsError(ValueError):
+class WeightsError(SuiteError):
     """A weights file does not fit the backbone."""
 
 
@@ -129,10 +131,10 @@ def build_backbone(
     swins = timm.list_models("swin_*")
     if name.partition(".")[0] not in swins:  # behind the dot stands the tag of one of timm's weights
         near = dict.fromkeys([*difflib.get_close_matches(name, swins, 4), *timm.list_models(f"*{name}*", module="swin_transformer")])
-        raise ValueError(f"backbone {name!r} is not a Swin of timm; near: {', '.join(near or swins)}")
+        raise SuiteError(f"backbone {name!r} is not a Swin of timm; near: {', '.join(near or swins)}")
     swin = timm.create_model(name, pretrained=weights == "timm", img_size=image_size, drop_path_rate=drop_path, num_classes=0)
     if not isinstance(swin, SwinTransformer):
-        raise ValueError(f"backbone {name!r} is a {type(swin).__name__}; the suite supports timm's SwinTransformer")
+        raise SuiteError(f"backbone {name!r} is a {type(swin).__name__}; the suite supports timm's SwinTransformer")
     swin.norm, swin.head = nn.Identity(), nn.Identity()
     if weights == "demo":
         load_weights(swin, DEMO_WEIGHTS)
@@ -141,7 +143,7 @@ def build_backbone(
             raise WeightsError(f"the trial names weights {weights}; give the file again with --weights FILE")
         load_weights(swin, weights_file)
     elif weights not in ("timm", "scratch"):
-        raise ValueError(f"weights {weights!r} unknown; allowed: timm, demo, scratch, or a file with --weights FILE")
+        raise SuiteError(f"weights {weights!r} unknown; allowed: timm, demo, scratch, or a file with --weights FILE")
     return SwinPyramid(swin, tasks)
 
 

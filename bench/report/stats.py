@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from bench.record import RecordError
 from bench.tasks import TASKS
 
 EXACT_COSTS = ("trainable_params", "trainable_params_without_decoders")
@@ -85,7 +86,7 @@ def seed_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
         found = [by_id[run_id] for run_id in row["run_ids"] if run_id in by_id]
         for record in found:
             if record["cell_id"] != row["cell_id"] or record["seed"] not in row["seeds"]:
-                raise ValueError(
+                raise RecordError(
                     f"record {record['run_id']}: cell_id {record['cell_id']}, seed {record['seed']}; its row {row['label']!r} in the plan: "
                     f"cell_id {row['cell_id']}, seeds {row['seeds']}. Launch the suite again: it writes the plan anew."
                 )
@@ -107,7 +108,7 @@ def _seed_line(row: Mapping, models: Sequence[Mapping]) -> dict:
     for model in usable:
         for task in model["tasks"]:
             if task in metrics:
-                raise ValueError(
+                raise RecordError(
                     f"row {row['label']!r} names two records of {task} with seed {model['seed']}; one is the most. Correct the plan."
                 )
             metrics[task] = model["metrics"][task][TASKS[task].metric]
@@ -162,7 +163,7 @@ def row_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
         for name in EXACT_COSTS:
             counts = own[name].unique()
             if len(counts) > 1:
-                raise ValueError(
+                raise RecordError(
                     f"row {row['label']!r}: seeds disagree on {name} ({sorted(counts)}); they were made by different code. Rerun the row."
                 )
             line[name] = int(counts[0]) if len(counts) else None

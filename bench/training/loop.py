@@ -1,7 +1,9 @@
 """Training and evaluation of one model: the same few lines for every method."""
 
+import io
+import logging
 import math
-import os
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -15,8 +17,14 @@ from torch import Tensor, nn
 
 from bench.config import RecipeConfig
 from bench.measure.metrics import METRICS
+from bench.record import write_atomically
 from bench.training.losses import total_loss
 from bench.training.optim import build_optimizer, learning_rate
+
+logger = logging.getLogger(__name__)
+
+WARMUP_STEPS = 3
+"""Steps at the start of a process that are not timed."""
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,6 +40,8 @@ class FitState:
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
 
 
 def fit(
@@ -42,6 +52,7 @@ def fit(
     steps_per_epoch: int,
     device: torch.device,
     checkpoint: Path,
+    identity: str,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> FitState:
     """Train to the last epoch, from the checkpoint where there is one.
@@ -53,17 +64,19 @@ def fit(
         steps_per_epoch: Number of batches an epoch.
         device: Where the batches go.
         checkpoint: File written after each epoch, atomically.
+        identity: Of code and data; a checkpoint of another identity, or a damaged one, is not used: training starts again.
         on_epoch: Called with the epoch's line of the history.
 
     Returns:
-        The history, one line an epoch, and the seconds of every step.
+        The history, one line an epoch; the seconds of every step but the first three of each process; peaks of the CUDA allocator, bytes.
 
     Raises:
         DivergedError: A loss is not finite.
     """
     optimizer = build_optimizer(model, peak_lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    state = load_checkpoint(checkpoint, model, optimizer, scaler) if checkpoint.exists() else FitState()
+    state = load_checkpoint(checkpoint, identity, model, optimizer, scaler)
+    warmup_steps = WARMUP_STEPS
     for epoch in range(state.epoch, recipe.epochs):
         started, sums, lr = time.perf_counter(), {}, 0.0
         model.train()
@@ -73,11 +86,16 @@ def fit(
             losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / steps_per_epoch
-            state.step_seconds.append(time.perf_counter() - step_started)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if warmup_steps == 0:
+                state.step_seconds.append(time.perf_counter() - step_started)
+            warmup_steps = max(warmup_steps - 1, 0)
         line = {"epoch": epoch + 1, "loss": sums.pop("total"), "losses": sums, "lr": lr, "seconds": time.perf_counter() - started}
         state.history.append(line)
         state.epoch = epoch + 1
-        save_checkpoint(checkpoint, state, model, optimizer, scaler)
+        update_peaks(state, device)
+        save_checkpoint(checkpoint, identity, state, model, optimizer, scaler)
         on_epoch(line)
     return state
 
@@ -150,11 +168,21 @@ def evaluate(model: nn.Module, loader: Iterable[dict[str, Any]], device: torch.d
     return {task: metric.compute() for task, metric in metrics.items()}, {"id": np.array(ids)} | sums
 
 
-def save_checkpoint(path: Path, state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+def update_peaks(state: FitState, device: torch.device) -> None:
+    """Raise the recorded peaks to those of this process."""
+    if device.type == "cuda":
+        state.peak_allocated_bytes = max(state.peak_allocated_bytes or 0, torch.cuda.max_memory_allocated(device))
+        state.peak_reserved_bytes = max(state.peak_reserved_bytes or 0, torch.cuda.max_memory_reserved(device))
+
+
+def save_checkpoint(
+    path: Path, identity: str, state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> None:
     """Write what `load_checkpoint` needs: trained parameters and buffers, optimiser, scaler and random state; atomically."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     frozen = {name for name, _ in model.named_parameters()} - trained
     content = {
+        "identity": identity,
         "fit": vars(state),
         "model": {name: value for name, value in model.state_dict().items() if name not in frozen},
         "optimizer": optimizer.state_dict(),
@@ -162,19 +190,29 @@ def save_checkpoint(path: Path, state: FitState, model: nn.Module, optimizer: to
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> FitState:
-    """Restore what `save_checkpoint` wrote into model, optimiser, scaler and torch's generators.
+def load_checkpoint(
+    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> FitState:
+    """Restore what `save_checkpoint` wrote into model, optimiser, scaler and torch's generators; a new state where there is nothing to use.
 
     Raises:
         RuntimeError: The checkpoint is of another model.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not path.exists():
+        return FitState()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        logger.warning("%s is damaged (%s); the trial starts again", path, error)
+        return FitState()
+    if content["identity"] != identity:
+        logger.warning("%s was written by other code or for other data; the trial starts again", path)
+        return FitState()
     unexpected = model.load_state_dict(content["model"], strict=False).unexpected_keys
     if unexpected:
         raise RuntimeError(f"{path} was written by another model: it holds {unexpected[:5]}; delete it to start the trial again")

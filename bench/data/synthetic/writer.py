@@ -23,6 +23,7 @@ from PIL import Image
 
 from bench.data.synthetic.labels import Instance
 from bench.data.synthetic.scene import Scene, render_scene
+from bench.errors import SuiteError
 
 RENDERER_VERSION = 1
 SPLITS = ("train", "val")
@@ -63,7 +64,7 @@ class SyntheticConfig:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"SyntheticConfig.{name} is {value!r}; give a whole number")
             if not least <= value <= most:
-                raise ValueError(f"SyntheticConfig.{name} is {value}; allowed are {least} to {most}")
+                raise SuiteError(f"SyntheticConfig.{name} is {value}; allowed are {least} to {most}")
 
 
 @cache
@@ -197,7 +198,7 @@ def write_pascal_mt(root: Path, config: SyntheticConfig, processes: int = 1, pro
     """
     root = Path(root)
     if processes < 1:
-        raise ValueError(f"processes is {processes}; give 1 or more")
+        raise SuiteError(f"processes is {processes}; give 1 or more")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root} exists and is not an empty directory; choose another directory or remove it first")
     root.parent.mkdir(parents=True, exist_ok=True)
