@@ -243,7 +243,7 @@ def ledger_rows(suite: Suite, *, backbone: str | None, image_size: int | None) -
         totals = {
             "trainable": trainable,
             "trainable_without_decoders": trainable - groups["decoders"],
-            "frozen": total - trainable,
+            "not_trained": total - trainable,
             "total": total,
             "total_without_decoders": total - decoders,
         }

@@ -118,7 +118,7 @@ def place_items(rng: np.random.Generator, classes: list[int], setting: str, came
                 depth = main_depth * rng.uniform(0.75, 2.2) + rng.uniform(0, 1)
                 x = depth * rng.uniform(-0.5, 0.5) * camera.width / camera.focal
             else:
-                share = rng.uniform(0.35, 0.95)
+                share = rng.uniform(0.95, 1.9)  # objects cover a good quarter of the pixels, as in PASCAL VOC
                 depth = main_depth = camera.focal * extent / (share * max(camera.width, camera.height)) + 0.4 + 0.6 * radius
                 x = depth * rng.uniform(-0.2, 0.2) * camera.width / camera.focal
             yaw = _heading(rng, class_id)

@@ -25,7 +25,7 @@ from bench.data.synthetic.labels import Instance
 from bench.data.synthetic.scene import Scene, render_scene
 from bench.errors import SuiteError
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 SPLITS = ("train", "val")
 _MANIFEST = "synthetic.json"
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, synthetic PASCAL_MT".ljust(116)
