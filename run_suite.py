@@ -99,7 +99,7 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run only rows or run ids that match, for instance 'LoRA*'.", metavar="PATTERN")] = None,
     weights: Weights = None,
     executor: Annotated[Executor, typer.Option(help="Ray Tune, or one trial after the other in this process.")] = Executor.ray,
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; otherwise one is started on this machine.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default RAY_ADDRESS, else one is started here.")] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs a trial; by default 1 where there are any.")] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs a trial; by default its threads and loader processes.", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes a trial; by default 4 on a GPU, else 0.", min=0)] = None,
@@ -204,6 +204,9 @@ def pretrain(
     images: Annotated[int, typer.Option(help="Images to train on.")] = 24_000,
     held_out: Annotated[int, typer.Option(help="Images to measure the source accuracy on.")] = 2_000,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    peak_lr: Annotated[float, typer.Option(help="Learning rate at the top of the schedule.")] = 1e-3,
+    threads: Annotated[int, typer.Option(help="CPU threads; their number changes sums.")] = 2,
     quiet: Quiet = False,
 ) -> None:
     """Make the demo's backbone again: render its source classes, train, store weights and manifest."""
@@ -217,7 +220,9 @@ def pretrain(
         def show(stage: str, done: int, total: int, text: str) -> None:
             progress.update(bars[stage], completed=done, total=total, description=f"{stage} {text}")
 
-        manifest = make(out, seed=seed, images=images, held_out=held_out, epochs=epochs, progress=show)
+        settings = {"seed": seed, "images": images, "held_out": held_out, "epochs": epochs}
+        settings |= {"batch_size": batch_size, "peak_lr": peak_lr, "threads": threads}
+        manifest = make(out, progress=show, **settings)
     print(json.dumps(manifest, indent=1))
 
 

@@ -110,16 +110,7 @@ def pretrain(out: Path = DEMO_WEIGHTS.parent, *, processes: int = 2, progress: P
         raise PretrainError(f"unknown settings {sorted(unknown)}; allowed: {allowed}")
     config = PretrainConfig(**settings)
     started_at, start = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    total = config.images + config.held_out
-
-    def told(done: int) -> None:
-        if progress:
-            progress("render", done, total, "")
-
-    images, labels = render_source_set(config.images, seed=config.seed, split=_TRAIN, processes=processes, progress=told)
-    held_images, held_labels = render_source_set(
-        config.held_out, seed=config.seed, split=_HELD_OUT, processes=processes, progress=lambda done: told(config.images + done)
-    )
+    (images, labels), (held_images, held_labels) = _render_both(config, processes, progress)
     rendered = time.perf_counter()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
@@ -132,7 +123,37 @@ def pretrain(out: Path = DEMO_WEIGHTS.parent, *, processes: int = 2, progress: P
         stored_accuracy = accuracy_as_stored(swin, packed, held_images, held_labels, trained_accuracy=accuracy)
     finally:
         torch.set_num_threads(threads_before)
-    manifest = {
+    seconds = {"render": rendered - start, "train": trained - rendered, "total": time.perf_counter() - start}
+    manifest = _describe(swin, packed, config) | {
+        "source_accuracy": stored_accuracy,
+        "source_accuracy_float32": accuracy,
+        "chance_accuracy": 1 / SOURCE_CLASSES,
+        "epoch_losses": losses,
+        "source_sha256": hashlib.sha256(images.tobytes() + held_images.tobytes()).hexdigest(),
+        "started_at": started_at.isoformat(timespec="seconds"),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    write_atomically(Path(out) / manifest["file"], packed)
+    write_atomically(Path(out) / f"{DEMO_BACKBONE}.json", json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+    return manifest
+
+
+def _render_both(config: PretrainConfig, processes: int, progress: Progress | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Render the training and the held-out images, with one count of progress."""
+    total, sets = config.images + config.held_out, []
+    for split, count, before in ((_TRAIN, config.images, 0), (_HELD_OUT, config.held_out, config.images)):
+
+        def told(done: int, before: int = before) -> None:
+            if progress:
+                progress("render", before + done, total, "")
+
+        sets.append(render_source_set(count, seed=config.seed, split=split, processes=processes, progress=told))
+    return sets
+
+
+def _describe(swin: SwinTransformer, packed: bytes, config: PretrainConfig) -> dict[str, Any]:
+    """Return the part of the manifest that says what the file is and how to remake it."""
+    return {
         "backbone": DEMO_BACKBONE,
         "file": f"{DEMO_BACKBONE}.safetensors",
         "sha256": hashlib.sha256(packed).hexdigest(),
@@ -143,24 +164,8 @@ def pretrain(out: Path = DEMO_WEIGHTS.parent, *, processes: int = 2, progress: P
         **dataclasses.asdict(config),
         "image_size": IMAGE_SIZE,
         "source_classes": SOURCE_CLASSES,
-        "source_accuracy": stored_accuracy,
-        "source_accuracy_float32": accuracy,
-        "chance_accuracy": 1 / SOURCE_CLASSES,
-        "epoch_losses": losses,
-        "source_sha256": hashlib.sha256(images.tobytes() + held_images.tobytes()).hexdigest(),
         "env": provenance.environment(config.threads) | {"device": "cpu", "deterministic": True},
-        "started_at": started_at.isoformat(timespec="seconds"),
-        "seconds": {
-            "render": round(rendered - start, 1),
-            "train": round(trained - rendered, 1),
-            "total": round(time.perf_counter() - start, 1),
-        },
     }
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / manifest["file"], packed)
-    write_atomically(out / f"{DEMO_BACKBONE}.json", json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-    return manifest
 
 
 def command_of(config: PretrainConfig) -> str:

@@ -161,11 +161,6 @@ def load_records(directory: Path) -> list[dict]:
     return [read_record(path) for path in sorted(Path(directory).glob("*.json"))]
 
 
-def missing_run_ids(directory: Path, run_ids: Iterable[str]) -> list[str]:
-    """Return the run ids, in the given order, that have no record yet; a record of any status counts as done."""
-    return [run_id for run_id in run_ids if not (Path(directory) / f"{run_id}.json").exists()]
-
-
 def read_plan(path: Path) -> dict:
     """Read `plan.json`, which says which trials make up which row of the table.
 

@@ -19,10 +19,10 @@ from methods import METHODS
 REPOSITORY = Path(__file__).parent.parent
 FILES = [REPOSITORY / "run_suite.py", *sorted((REPOSITORY / "bench").rglob("*.py")), *sorted((REPOSITORY / "methods").rglob("*.py"))]
 HEAVY = ("torch", "torchvision", "timm", "ray")
-LIGHT = ("run_suite", "bench.catalogue", "bench.record", "bench.status", "bench.tasks")
+LIGHT = ("run_suite", "bench.catalogue", "bench.errors", "bench.record", "bench.status", "bench.tasks")
 """Modules that import nothing heavy, `bench.report` and what is in it besides; run_suite's lazy imports excepted."""
 
-FOUNDATION = ("tasks", "config", "data", "model", "training", "measure", "record", "provenance", "catalogue")
+FOUNDATION = ("tasks", "errors", "config", "data", "model", "training", "measure", "record", "provenance", "catalogue")
 """Parts of bench that know nothing of suites, sweeps and reports."""
 
 NO_METHOD = {"bench/measure/cost.py": {"full"}}

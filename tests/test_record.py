@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_records import made_record
 
 from bench import record as record_module
-from bench.record import RecordError, load_records, missing_run_ids, read_plan, read_record, to_frame, write_atomically, write_record
+from bench.record import RecordError, load_records, read_plan, read_record, to_frame, write_atomically, write_record
 
 VALUES = {"semseg": 67.21, "normals": 17.97}
 
@@ -154,13 +154,6 @@ def test_a_renamed_record_is_refused(tmp_path: Path) -> None:
     write_record(tmp_path, made_record(run_id="a", values=VALUES)).rename(tmp_path / "b.json")
     with pytest.raises(RecordError, match="holds the record of run 'a'"):
         load_records(tmp_path)
-
-
-def test_only_run_ids_without_a_record_are_missing_whatever_its_status(tmp_path: Path) -> None:
-    assert missing_run_ids(tmp_path / "none", ["b", "a"]) == ["b", "a"]
-    write_record(tmp_path, made_record(run_id="a", values=VALUES, status="failed"))
-    (tmp_path / ".c.json.abc.tmp").write_text("{")
-    assert missing_run_ids(tmp_path, ["c", "b", "a"]) == ["c", "b"]
 
 
 def test_records_are_loaded_in_order_and_litter_is_left_alone(tmp_path: Path) -> None:

@@ -140,6 +140,9 @@ def _mixture_notes(usable: Sequence[Mapping]) -> list[str]:
         "thread counts": lambda record: record["env"].get("threads"),
         "torch versions": lambda record: record["env"].get("torch"),
         "data sets": lambda record: record["data"]["fingerprint"],
+        "executors": lambda record: record.get("launch", {}).get("executor"),
+        "shares of a GPU": lambda record: record.get("launch", {}).get("gpus_per_trial"),
+        "numbers of loader processes": lambda record: record.get("launch", {}).get("loader_workers"),
     }
     for aspect, pick in aspects.items():
         values = distinct(usable, pick)

@@ -5,6 +5,7 @@ touch, and no order is claimed where a row has one seed.
 """
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -167,14 +168,15 @@ def _failures(own: Sequence[Mapping]) -> str:
     return (
         "## Trials that did not end well\n\n"
         + _bullets(lines)
-        + "\nThe records hold the full reasons. To run one again, remove its record and run.\n"
+        + "\nThe records hold the full reasons. `--rerun failed` runs these trials again.\n"
     )
 
 
 def _commands(plan: Mapping, own: Sequence[Mapping]) -> str:
     """Return the commands that made the records, and those that make everything again."""
     made = list(dict.fromkeys([str(plan.get("command") or ""), *(record["command"] for record in own)]))
-    again = [f"python run_suite.py run {plan['suite']}      # runs what has no record yet"]
-    again += [f"python run_suite.py report {plan['suite']}   # remakes this page"]
+    again = [f"{plan['command'] or 'python run_suite.py run ' + plan['suite']}   # runs what has no record yet"]
+    results = re.search(r" --results[ =]\S+", str(plan["command"] or ""))
+    again += [f"python run_suite.py report {plan['suite']}{results[0] if results else ''}   # remakes this page"]
     block = "\n".join(["# made by", *filter(None, made), "# again", *again])
     return f"```\n{block}\n```\n"

@@ -8,7 +8,7 @@ output reads. It is no evidence about the methods on photographs: images, labels
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
 from bench.data.synthetic import SyntheticConfig
-from bench.suites import Suite, multi_task_row, single_task_row
+from bench.suites import Row, Suite, multi_task_row, single_task_row
 from methods.frozen import FrozenConfig
 
 DATA = DataConfig(source="synthetic", synthetic=SyntheticConfig(n_train=240, n_val=100, size=96, seed=0))
@@ -21,6 +21,11 @@ RECIPE = RecipeConfig(
     warmup_lr=1e-6,
     min_lr=1e-5,
     rotation=10.0,
+)
+REFERENCE = "Single-task full fine-tuning"
+NOTES = (
+    "LoRA, Adapter and VPT are shared by all tasks here.",
+    "Only MTLoRA and MTLoRA+ also train norms, relative positions and patch embedding; MTLoRA trains the patch merging too.",
 )
 
 
@@ -36,29 +41,29 @@ def base_trial(data: DataConfig, weights: str = "demo") -> TrialConfig:
     )
 
 
-def suite(data: DataConfig = DATA, seeds: tuple[int, ...] = (0, 1)) -> Suite:
-    """Return the demo."""
-    base = base_trial(data)
-    reference = "Single-task full fine-tuning"
-    rows = (
+def client_rows(
+    base: TrialConfig, seeds: tuple[int, ...], *, reference: str, ranks: tuple[int, ...], plus_rank: int, prompts: int
+) -> tuple[Row, ...]:
+    """Return the rows that the client named, the reference first."""
+    return (
         single_task_row(base, "full", seeds, label=reference),
         multi_task_row(base, "full", seeds, label="Multi-task full fine-tuning"),
         multi_task_row(base, "frozen", seeds),
-        *(multi_task_row(base, "lora", seeds, rank=rank) for rank in (4, 8, 16)),
+        *(multi_task_row(base, "lora", seeds, rank=rank) for rank in ranks),
         *(multi_task_row(base, "adapter", seeds, reduction=reduction) for reduction in (8, 4)),
-        multi_task_row(base, "vpt", seeds, prompts=10),
-        *(multi_task_row(base, "mtlora", seeds, rank=rank) for rank in (4, 8, 16)),
-        multi_task_row(base, "mtlora_plus", seeds, rank=8),
+        multi_task_row(base, "vpt", seeds, prompts=prompts),
+        *(multi_task_row(base, "mtlora", seeds, rank=rank) for rank in ranks),
+        multi_task_row(base, "mtlora_plus", seeds, rank=plus_rank),
     )
+
+
+def suite(data: DataConfig = DATA, seeds: tuple[int, ...] = (0, 1)) -> Suite:
+    """Return the demo."""
     return Suite(
         name="demo",
-        title="Demo: the client's methods on synthetic PASCAL-Context",
+        title=f"Demo: the client's methods on {'synthetic ' if data.source == 'synthetic' else ''}PASCAL-Context",
         description=__doc__,
-        rows=rows,
-        reference=reference,
-        notes=(
-            "All methods share one recipe and one learning rate; none is tuned.",
-            "LoRA, Adapter and VPT are shared by all tasks here.",
-            "Only MTLoRA and MTLoRA+ also train norms, relative positions and patch embedding; MTLoRA trains the patch merging too.",
-        ),
+        rows=client_rows(base_trial(data), seeds, reference=REFERENCE, ranks=(4, 8, 16), plus_rank=8, prompts=10),
+        reference=REFERENCE,
+        notes=NOTES,
     )

@@ -8,7 +8,9 @@ reports one run of MTLoRA r = 64 with delta_m +2.55 against published single-tas
 """
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
-from bench.suites import Suite, multi_task_row, single_task_row
+from bench.suites import Suite
+from bench.suites.demo import NOTES, REFERENCE, client_rows
+from bench.training.optim import release_lrs
 from methods.frozen import FrozenConfig
 
 DATA = DataConfig(source="pascal_context")
@@ -21,20 +23,7 @@ def suite(data: DataConfig = DATA, seeds: tuple[int, ...] = (0, 1, 2)) -> Suite:
         method=FrozenConfig(),
         data=data,
         backbone=BackboneConfig(name="swin_tiny_patch4_window7_224", weights="timm", drop_path=0.2),
-        recipe=RecipeConfig(precision="bf16"),
+        recipe=RecipeConfig(batch_size=32, precision="bf16", **release_lrs(32)._asdict()),
     )
-    reference = "Single-task full fine-tuning"
-    rows = (
-        single_task_row(base, "full", seeds, label=reference),
-        multi_task_row(base, "full", seeds, label="Multi-task full fine-tuning"),
-        multi_task_row(base, "frozen", seeds),
-        *(multi_task_row(base, "lora", seeds, rank=rank) for rank in (16, 32, 64)),
-        *(multi_task_row(base, "adapter", seeds, reduction=reduction) for reduction in (8, 4)),
-        multi_task_row(base, "vpt", seeds, prompts=50),
-        *(multi_task_row(base, "mtlora", seeds, rank=rank) for rank in (16, 32, 64)),
-        multi_task_row(base, "mtlora_plus", seeds, rank=16),
-    )
-    notes = ("All methods share one recipe and one learning rate; none is tuned.", "LoRA, Adapter and VPT are shared by all tasks here.")
-    return Suite(
-        name="pascal", title="PASCAL-Context, Swin-T", description=__doc__, rows=rows, reference=reference, notes=notes
-    )  # fmt: skip
+    rows = client_rows(base, seeds, reference=REFERENCE, ranks=(16, 32, 64), plus_rank=16, prompts=50)
+    return Suite(name="pascal", title="PASCAL-Context, Swin-T", description=__doc__, rows=rows, reference=REFERENCE, notes=NOTES)
