@@ -10,6 +10,8 @@ from bench.report.plots import STYLE, TEXT_WIDTH_INCHES
 from bench.tasks import TASKS
 
 _PANEL_HEIGHT_INCHES = 1.9
+_DASHES = {"-": "", "--": (4, 2), ":": (1, 1.5), "-.": (4, 1.5, 1, 1.5)}
+"""How seaborn spells matplotlib's line styles."""
 
 
 def loss_numbers(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> pd.DataFrame:
@@ -74,6 +76,7 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
                 "estimator": None,
                 "ax": axes,
             }
+            common |= {"style": "family", "style_order": families, "dashes": [_DASHES[styles[family]["linestyle"]] for family in families]}
             seaborn.lineplot(own, **common, legend=i == 0, linewidth=0.8, alpha=0.75)
             axes.set(title=TASKS[task].title, xlabel="Epoch", ylabel="Training loss" if i == 0 else "")
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
