@@ -52,7 +52,7 @@ def made_record(
                    "data": {"source": "synthetic"}, "recipe": recipe, "seed": seed},
         "method": method or made_method(), "tasks": list(values), "seed": seed,
         "metrics": {task: {TASKS[task].metric: value} for task, value in values.items()} if ok else None,
-        "history": [{"epoch": 1, "loss": 1.5, "losses": {}, "lr": 1e-4, "seconds": 1.0}],
+        "history": [{"epoch": 1, "loss": 1.5, "losses": dict.fromkeys(values, 0.5), "lr": 1e-4, "seconds": 1.0}],
         "params": {"groups": groups} | counts if ok else None,
         "cost": {
             "flops_per_image": 1_000_000_000, "flops_uncovered_ops": {},

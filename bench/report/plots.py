@@ -23,6 +23,7 @@ from bench.tasks import TASKS
 TEXT_WIDTH_INCHES = 7.0
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
+    "axes.formatter.useoffset": False,
     "font.family": "DejaVu Sans", "pdf.fonttype": 42, "ps.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "0.92", "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.6, "svg.hashsalt": "report",
 }  # fmt: skip
