@@ -11,6 +11,7 @@ from made_records import demo_like_suite
 from matplotlib.transforms import Bbox
 
 from bench.report import make_report, plots
+from bench.report.curves import draw_training_curves, loss_numbers
 from bench.report.stats import row_frame
 from bench.tasks import TASK_NAMES
 
@@ -80,6 +81,17 @@ def test_families_have_distinct_looks_that_survive_grey_print() -> None:
     suite = demo_like_suite()
     styles = plots.family_styles(row_frame(suite.plan(), suite.records))
     assert len({style["marker"] for style in styles.values()}) == len(styles) == 8
+
+
+def test_the_legend_of_the_training_curves_stays_on_the_page() -> None:
+    suite = demo_like_suite()
+    rows = row_frame(suite.plan(), suite.records)
+    figure = draw_training_curves(loss_numbers(suite.plan(), suite.records, rows), plots.family_styles(rows), title="Made")
+    plots.render(figure)
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.x1
+    assert legend.y0 >= 0
 
 
 def test_the_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:

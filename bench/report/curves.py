@@ -10,6 +10,7 @@ from bench.report.plots import STYLE, TEXT_WIDTH_INCHES
 from bench.tasks import TASKS
 
 _PANEL_HEIGHT_INCHES = 1.9
+_LEGEND_COLUMNS = 4
 _DASHES = {"-": "", "--": (4, 2), ":": (1, 1.5), "-.": (4, 1.5, 1, 1.5)}
 """How seaborn spells matplotlib's line styles."""
 
@@ -63,7 +64,7 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
     families = [family for family in styles if family in set(numbers["family"])]
     palette = {family: styles[family]["color"] for family in families}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(TEXT_WIDTH_INCHES, _PANEL_HEIGHT_INCHES + 0.8), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH_INCHES, _PANEL_HEIGHT_INCHES + 1.0), layout="constrained")
         for i, (axes, task) in enumerate(zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True)):
             own = numbers[numbers["task"] == task]
             common = {
@@ -84,5 +85,5 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
                 handles, labels = axes.get_legend_handles_labels()
                 axes.get_legend().remove()
         figure.suptitle(f"{title}: training loss, one line a trial", fontsize=8)
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), _LEGEND_COLUMNS), frameon=False)
     return figure
