@@ -201,10 +201,10 @@ def doctor(data_root: DataRoot = None, weights: Weights = None, as_json: Json = 
 def pretrain(
     out: Annotated[Path, typer.Option(help="Directory for weights and manifest.", metavar="DIR")] = Path("bench/assets"),
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
-    images: Annotated[int, typer.Option(help="Images to train on.")] = 24_000,
+    images: Annotated[int, typer.Option(help="Images to train on.")] = 50_000,
     held_out: Annotated[int, typer.Option(help="Images to measure the source accuracy on.")] = 2_000,
-    epochs: Annotated[int, typer.Option(help="Epochs.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = 12,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
     peak_lr: Annotated[float, typer.Option(help="Learning rate at the top of the schedule.")] = 1e-3,
     threads: Annotated[int, typer.Option(help="CPU threads; their number changes sums.")] = 2,
     quiet: Quiet = False,

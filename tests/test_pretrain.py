@@ -16,17 +16,17 @@ import torch
 
 from bench.data.synthetic.source import SOURCE_CLASSES, render_source_image
 from bench.model.backbone import DEMO_BACKBONE, DEMO_WEIGHTS, load_weights
-from bench.pretrain import (
+from bench.pretrain import command_of, pretrain
+from bench.pretrain.config import PretrainConfig, PretrainError
+from bench.pretrain.source_set import SourceSet, render_source_set
+from bench.pretrain.training import (
     MAX_BYTES,
-    PretrainConfig,
-    PretrainError,
+    SourceClassifier,
     accuracy_as_stored,
-    augment,
-    command_of,
+    flip,
     normalised,
     pack_backbone,
-    pretrain,
-    render_source_set,
+    patch_labels,
     source_accuracy,
 )
 from bench.suites import load
@@ -35,9 +35,9 @@ REPOSITORY = Path(__file__).parent.parent
 TINY = {"images": 40, "held_out": 40, "epochs": 1, "warmup_epochs": 0.5, "batch_size": 8, "threads": 1, "processes": 1}
 
 
-def classifier() -> torch.nn.Module:
+def classifier() -> SourceClassifier:
     torch.manual_seed(0)
-    return timm.create_model(DEMO_BACKBONE, num_classes=SOURCE_CLASSES)
+    return SourceClassifier(drop_path=0.0)
 
 
 def swin_without_head() -> torch.nn.Module:
@@ -91,71 +91,86 @@ def test_pretrained_file_loads_into_the_backbone(tiny):
 
 @pytest.mark.slow
 def test_images_do_not_depend_on_processes_or_on_how_many_are_rendered():
-    alone, labels = render_source_set(260, seed=3, split=0, processes=1)
-    together, _ = render_source_set(260, seed=3, split=0, processes=2)
-    fewer, _ = render_source_set(5, seed=3, split=0, processes=1)
-    assert np.array_equal(alone, together)
-    assert np.array_equal(alone[:5], fewer)
-    assert labels[:3].tolist() == [0, 1, 2]
-    assert labels[SOURCE_CLASSES] == 0
+    alone = render_source_set(260, seed=3, split=0, processes=1)
+    together = render_source_set(260, seed=3, split=0, processes=2)
+    fewer = render_source_set(5, seed=3, split=0, processes=1)
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+    assert all(np.array_equal(a[:5], b) for a, b in zip(alone, fewer, strict=True))
+    assert alone.classes[:3].tolist() == [0, 1, 2]
+    assert alone.classes[SOURCE_CLASSES] == 0
 
 
-def test_every_image_has_the_class_of_its_label():
-    images, labels = render_source_set(SOURCE_CLASSES + 2, seed=3, split=1, processes=1)
+def test_every_image_has_the_class_and_the_object_of_its_labels():
+    source = render_source_set(SOURCE_CLASSES + 2, seed=3, split=1, processes=1)
     for i in (0, 7, SOURCE_CLASSES + 1):
-        assert np.array_equal(images[i], render_source_image(np.random.default_rng((3, 1, i)), int(labels[i]), 64))
+        image, mask = render_source_image(np.random.default_rng((3, 1, i)), int(source.classes[i]), 64)
+        assert np.array_equal(source.images[i], image)
+        assert source.shares[i, 2, 5] == pytest.approx(mask[16:24, 40:48].mean())
+        assert source.shares[i].mean() == pytest.approx(mask.mean())
 
 
 def test_held_out_images_are_not_training_images():
-    train, _ = render_source_set(8, seed=0, split=0, processes=1)
-    held_out, _ = render_source_set(8, seed=0, split=1, processes=1)
+    train = render_source_set(8, seed=0, split=0, processes=1).images
+    held_out = render_source_set(8, seed=0, split=1, processes=1).images
     assert not any(np.array_equal(a, b) for a in train for b in held_out)
 
 
-def test_augmentation_keeps_the_shape_and_stays_in_the_range_of_real_pixels():
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8))
-    augmented = augment(images, torch.Generator().manual_seed(0))
-    low, high = normalised(torch.zeros(1, 3, 1, 1)), normalised(torch.ones(1, 3, 1, 1))
-    assert augmented.shape == (6, 3, 64, 64)
-    assert augmented.dtype == torch.float32
-    assert (augmented >= low - 1e-5).all()
-    assert (augmented <= high + 1e-5).all()
-    assert torch.equal(augmented, augment(images, torch.Generator().manual_seed(0)))
-    assert not torch.equal(augmented, augment(images, torch.Generator().manual_seed(1)))
+def test_an_image_and_its_shares_are_mirrored_together():
+    shares = torch.rand(64, 8, 8)
+    pixels = shares.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None].repeat(1, 3, 1, 1)
+    flipped, flipped_shares = flip(pixels, shares, torch.Generator().manual_seed(0))
+    assert torch.equal(flipped[:, 0, ::8, ::8], flipped_shares)
+    mirrored = (flipped_shares == shares.flip(2)).all((1, 2))
+    kept = (flipped_shares == shares).all((1, 2))
+    assert (mirrored ^ kept).all()
+    assert 16 < mirrored.sum() < 48
+
+
+def test_a_patch_is_labelled_by_its_shares():
+    labels = patch_labels(torch.tensor([2]), torch.tensor([[[0.25, 1.0, 0.0]]]))
+    assert labels.shape == (1, SOURCE_CLASSES + 1, 1, 3)
+    assert labels[0, 2, 0].tolist() == [0.25, 1.0, 0.0]
+    assert labels[0, SOURCE_CLASSES, 0].tolist() == [0.75, 0.0, 1.0]
+    assert labels.sum() == 3
 
 
 def test_normalisation_is_that_of_imagenet():
-    x = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    assert torch.allclose(normalised(x), torch.zeros(1, 3, 1, 1), atol=1e-6)
-    assert torch.allclose(normalised(x + torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)), torch.ones(1, 3, 1, 1), atol=1e-5)
+    images = torch.tensor([[[[0, 0, 0], [255, 255, 255]]]], dtype=torch.uint8)
+    expected = torch.tensor([[-0.485 / 0.229, 0.515 / 0.229], [-0.456 / 0.224, 0.544 / 0.224], [-0.406 / 0.225, 0.594 / 0.225]])
+    assert torch.allclose(normalised(images)[0, :, 0], expected, atol=1e-6)
 
 
 def test_source_accuracy_is_the_share_of_right_answers():
     class AlwaysThree(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.one_hot(torch.full((len(x),), 3), 5).float()
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            image = torch.nn.functional.one_hot(torch.full((len(x),), 3), 5).float()
+            return image, image[:, :, None, None].repeat(1, 1, 1, 2)
 
-    labels = np.array([3, 1, 3, 0, 2] * 60)
-    assert source_accuracy(AlwaysThree(), np.zeros((300, 8, 8, 3), np.uint8), labels) == pytest.approx(0.4)
+    classes = np.array([3, 1, 3, 0, 2] * 60)
+    shares = np.zeros((300, 1, 2), np.float32)
+    shares[:2, 0, 0] = 0.9  # one patch of class 3 and one of class 1; the others hardly show their object
+    shares[2:, 0, 0] = 0.5
+    accuracy, patch_accuracy = source_accuracy(AlwaysThree(), SourceSet(np.zeros((300, 8, 8, 3), np.uint8), classes, shares))
+    assert accuracy == pytest.approx(0.4)
+    assert patch_accuracy == pytest.approx(0.5)
 
 
 def test_packed_weights_are_the_backbone_rounded_to_half_precision():
-    swin = classifier()
-    packed = safetensors.torch.load(pack_backbone(swin))
-    assert set(packed) == {key for key in swin.state_dict() if not key.startswith(("norm.", "head."))}
+    made = classifier()
+    packed, swin = safetensors.torch.load(pack_backbone(made)), made.pyramid.swin
+    assert set(packed) == set(swin.state_dict()) == set(swin_without_head().state_dict())
     assert all(value.dtype == torch.float16 and torch.equal(value, swin.state_dict()[key].half()) for key, value in packed.items())
 
 
 def test_accuracy_is_that_of_the_stored_weights():
-    swin = classifier()
-    images, labels = render_source_set(SOURCE_CLASSES, seed=0, split=1, processes=1)
-    accuracy = source_accuracy(swin, images, labels)
-    packed = pack_backbone(swin)
-    stored = accuracy_as_stored(swin, packed, images, labels, trained_accuracy=accuracy)
-    assert torch.equal(swin.patch_embed.proj.weight, safetensors.torch.load(packed)["patch_embed.proj.weight"].float())
-    assert stored == source_accuracy(swin, images, labels)
+    made, source = classifier(), render_source_set(SOURCE_CLASSES, seed=0, split=1, processes=1)
+    accuracy, _ = source_accuracy(made, source)
+    packed = pack_backbone(made)
+    stored = accuracy_as_stored(made, packed, source, trained_accuracy=accuracy)
+    assert torch.equal(made.pyramid.swin.patch_embed.proj.weight, safetensors.torch.load(packed)["patch_embed.proj.weight"].float())
+    assert stored == source_accuracy(made, source)
     with pytest.raises(PretrainError, match="float16 moved"):
-        accuracy_as_stored(swin, packed, images, labels, trained_accuracy=stored + 0.5)
+        accuracy_as_stored(made, packed, source, trained_accuracy=stored[0] + 0.5)
 
 
 @pytest.mark.parametrize(

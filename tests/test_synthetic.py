@@ -348,14 +348,21 @@ def test_config_refuses_impossible_values_by_name(values, error):
 
 
 def test_source_images_depend_on_generator_and_class_only():
-    first, again = (render_source_image(np.random.default_rng(5), 7, 48) for _ in range(2))
-    other = render_source_image(np.random.default_rng(5), 8, 48)
+    (first, mask), (again, same_mask) = (render_source_image(np.random.default_rng(5), 7, 48) for _ in range(2))
+    other, _ = render_source_image(np.random.default_rng(5), 8, 48)
     assert first.shape == (48, 48, 3)
+    assert (mask == same_mask).all()
+    assert mask.shape == (48, 48)
     assert first.dtype == np.uint8
     assert (first == again).all()
     assert (first != other).any()
     for class_index in range(SOURCE_CLASSES):
-        assert render_source_image(np.random.default_rng(class_index), class_index, 32).std() > 3
+        assert render_source_image(np.random.default_rng(class_index), class_index, 32)[0].std() > 3
+
+
+def test_source_mask_shows_where_the_object_is():
+    masks = [render_source_image(np.random.default_rng(i), i, 64)[1] for i in range(SOURCE_CLASSES)]
+    assert all(0 < mask.mean() < 0.9 for mask in masks)
 
 
 def test_source_refuses_a_class_out_of_range():

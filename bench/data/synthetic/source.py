@@ -157,7 +157,7 @@ def _light(rng: np.random.Generator) -> Light:
     )
 
 
-def render_source_image(rng: np.random.Generator, class_index: int, size: int) -> np.ndarray:
+def render_source_image(rng: np.random.Generator, class_index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Render one image of the pretraining task.
 
     Args:
@@ -166,7 +166,7 @@ def render_source_image(rng: np.random.Generator, class_index: int, size: int) -
         size: Side of the square image, pixels.
 
     Returns:
-        RGB (size, size, 3) uint8.
+        RGB (size, size, 3) uint8, and where the object is visible, (size, size) bool.
 
     Raises:
         ValueError: If the class or the size is out of range.
@@ -188,6 +188,6 @@ def render_source_image(rng: np.random.Generator, class_index: int, size: int) -
         reach = 0.5 * far * size / camera.focal
         position = np.array([rng.uniform(0.4, 1.0) * reach * rng.choice((-1, 1)), rng.uniform(-reach, reach), far])
         placed.append(Placed(model=_distractor(rng), rotation=turn(yaw=rng.uniform(0, 6), roll=rng.uniform(0, 6)), position=position))
-    light = _light(rng)
-    image = shade(placed, see(placed, camera), camera, light, [])
-    return expose(image, light.noise, rng.uniform(0, 0.2), rng)
+    light, hits = _light(rng), see(placed, camera)
+    image = expose(shade(placed, hits, camera, light, []), light.noise, rng.uniform(0, 0.2), rng)
+    return image, hits.owner[hits.primitive] == 0
