@@ -3,7 +3,32 @@
 Importing this package registers every method; `methods.base.METHODS` maps a name to its configuration class and its `apply`.
 """
 
-from methods import adapter, frozen, full, lora, mtlora, mtlora_plus, vpt
+from methods import (
+    adapter,
+    bitfit,
+    compacter,
+    frozen,
+    full,
+    lora,
+    lora_attention,
+    mtlora,
+    mtlora_plus,
+    vpt,
+    vpt_shallow,
+)
 from methods.base import METHODS
 
-__all__ = ["METHODS", "adapter", "frozen", "full", "lora", "mtlora", "mtlora_plus", "vpt"]
+__all__ = [
+    "METHODS",
+    "adapter",
+    "bitfit",
+    "compacter",
+    "frozen",
+    "full",
+    "lora",
+    "lora_attention",
+    "mtlora",
+    "mtlora_plus",
+    "vpt",
+    "vpt_shallow",
+]

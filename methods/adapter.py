@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,26 +33,39 @@ class AdapterConfig(MethodConfig):
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer followed by a residual bottleneck: `(..., in) -> (..., out)`."""
+    """A frozen linear layer followed by a residual bottleneck, `(..., in) -> (..., out)`; `down` and `up` map between out and C / rho."""
 
-    def __init__(self, linear: nn.Linear, reduction: int) -> None:
+    def __init__(self, linear: nn.Linear, down: nn.Module, up: nn.Module) -> None:
         super().__init__()
-        width = linear.out_features // reduction
-        if width == 0:
-            raise ValueError(f"reduction {reduction} leaves no channel of {linear.out_features}; use a smaller one")
-        self.linear = linear
-        self.down = nn.Linear(linear.out_features, width)
-        self.up = nn.Linear(width, linear.out_features)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        self.linear, self.down, self.up = linear, down, up
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.linear(x)
         return h + self.up(nn.functional.gelu(self.down(h)))
 
 
+def bottleneck_width(channels: int, reduction: int) -> int:
+    """Return C / rho, rounded down.
+
+    Raises:
+        ValueError: Nothing is left.
+    """
+    if channels < reduction:
+        raise ValueError(f"reduction {reduction} leaves no channel of {channels}; use a smaller one")
+    return channels // reduction
+
+
 @register("adapter", AdapterConfig)
 def apply(backbone: nn.Module, config: AdapterConfig) -> None:
     """Freeze the backbone and put a bottleneck behind every layer of `config.layers`."""
     freeze(backbone, config.also_train)
-    replace(backbone, config.layers, lambda site: AdaptedLinear(site.module, config.reduction))
+
+    def build(site: Site) -> nn.Module:
+        channels = site.module.out_features
+        width = bottleneck_width(channels, config.reduction)
+        up = nn.Linear(width, channels)
+        nn.init.zeros_(up.weight)
+        nn.init.zeros_(up.bias)
+        return AdaptedLinear(site.module, nn.Linear(channels, width), up)
+
+    replace(backbone, config.layers, build)

@@ -21,7 +21,7 @@ LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.
 """Short names of the linear layers that a method may rewire, and how their dotted names end."""
 
 ALSO_TRAIN = {
-    "norm": r"(^|\.)norm\d?\.",
+    "norm": r"(^|\.)layers\..*\.norm\d?\.",
     "relative_position": r"relative_position_bias_table$",
     "patch_embed": r"(^|\.)patch_embed\.",
     "patch_merging": r"downsample\.reduction\.",
