@@ -159,11 +159,22 @@ def params(
     img_size: Annotated[int | None, typer.Option(help="Another image size, pixels.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the parameter ledger without data or weights: what each row trains, by group, and what it leaves frozen."""
-    from bench.launch import ledger_rows
+    """Show the parameter ledger, without data or weights: what each row trains, counted, by formula and as published.
 
-    chosen = load_suite(suite, None, None, None)
-    show_rows(ledger_rows(chosen, backbone=backbone, image_size=img_size), as_json)
+    The table holds the totals; --json also the groups, the names of the parameters that never get a gradient, and the sources.
+    """
+    from bench.ledger import ledger_rows
+    from bench.suites import load
+
+    rows = ledger_rows(load(suite, backbone=backbone, image_size=img_size))
+    if as_json:
+        show_rows(rows, as_json)
+        return
+    columns = ("row", "models", "trainable", "trainable_without_decoders", "closed_form", "published", "difference", "dead")
+    show_rows([{key: row[key] for key in columns} for row in rows], as_json)
+    for row in rows:
+        if row["published"] is not None:
+            console.print(f"[bold]{row['row']}[/]: {row['published_includes']} ({row['evidence']}). {row['note']}", highlight=False)
 
 
 @data_app.command()

@@ -21,6 +21,7 @@ from methods.base import MethodConfig
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SOURCES = ("synthetic", "pascal_context")
+DECODERS = ("hrnet", "segformer", "aspp")
 
 
 class ConfigError(SuiteError):
@@ -104,13 +105,22 @@ class RecipeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """One training run."""
+    """One training run.
+
+    Attributes:
+        method_name, method: A registered method and its dials.
+        tasks: Tasks trained together.
+        seed: Of initialisation, order of images and augmentation.
+        decoder: Kind of every task's decoder, see `bench.model.decoders`; "aspp" needs batches of two images or more.
+        decoder_channels: Widths to which a decoder narrows the backbone's maps, the finest first.
+    """
 
     method_name: str
     method: MethodConfig
     tasks: tuple[str, ...] = TASK_NAMES
     seed: int = 0
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    decoder: str = "hrnet"
     decoder_channels: tuple[int, ...] = (18, 36, 72, 144)
     data: DataConfig
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
@@ -123,6 +133,9 @@ class TrialConfig:
             raise ConfigError(f"tasks must be one or more different tasks, got {self.tasks}")
         for task in self.tasks:
             require("tasks", task, TASKS)
+        require("decoder", self.decoder, DECODERS)
+        if self.decoder == "aspp" and self.recipe.batch_size < 2:
+            raise ConfigError("decoder 'aspp' normalises pooled 1x1 maps over the batch: recipe.batch_size must be at least 2")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` turns them back."""

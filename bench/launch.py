@@ -1,7 +1,6 @@
-"""From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run`, `plan` and `params` do."""
+"""From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run` and `plan` do."""
 
 import contextlib
-import dataclasses
 import fnmatch
 import hashlib
 import os
@@ -18,13 +17,12 @@ from bench import provenance
 from bench.config import ConfigError, DataConfig, TrialConfig
 from bench.data.pascal_context import PascalContext, fingerprint, read_split
 from bench.data.roots import ensure_synthetic
-from bench.measure.cost import parameter_ledger
+from bench.ledger import ledger
 from bench.model.backbone import WeightsError, build_backbone
-from bench.model.multitask import build_model
 from bench.plan import estimate_trial_seconds, missing, write_plan
 from bench.progress import Board
 from bench.record import read_record
-from bench.suites import Suite, with_backbone
+from bench.suites import Suite
 from bench.sweep import run_ray, run_serial
 from bench.trial import Launch
 
@@ -222,30 +220,3 @@ def recorded_seconds(trials: tuple[TrialConfig, ...], suite_dir: Path) -> float 
     records = [read_record(path) for path in paths if path.exists()]
     seconds = [record["timing"]["total_seconds"] for record in records if record["status"] == "ok"]
     return sum(seconds) / len(seconds) if seconds else None
-
-
-def ledger(trial: TrialConfig) -> dict[str, Any]:
-    """Return a trial's parameter ledger; neither data nor weights are read."""
-    scratch = dataclasses.replace(trial, backbone=dataclasses.replace(trial.backbone, weights="scratch"))
-    return parameter_ledger(build_model(scratch))
-
-
-def ledger_rows(suite: Suite, *, backbone: str | None, image_size: int | None) -> list[dict[str, Any]]:
-    """Return the ledger of every row: trainable parameters by group, summed over the row's models of one seed."""
-    changes = {} if backbone is None else {"name": backbone}
-    suite = with_backbone(suite, image_size=image_size, **changes)
-    rows = []
-    for row in suite.rows:
-        ledgers = [ledger(trial) for trial in row.trials if trial.seed == row.trials[0].seed]
-        groups = {group: sum(ledger["groups"][group]["trainable"] for ledger in ledgers) for group in ledgers[0]["groups"]}
-        trainable, total = (sum(ledger[key] for ledger in ledgers) for key in ("trainable", "total"))
-        decoders = sum(ledger["groups"]["decoders"]["total"] for ledger in ledgers)
-        totals = {
-            "trainable": trainable,
-            "trainable_without_decoders": trainable - groups["decoders"],
-            "not_trained": total - trainable,
-            "total": total,
-            "total_without_decoders": total - decoders,
-        }
-        rows.append({"row": row.label, "models": len(ledgers)} | groups | totals)
-    return rows

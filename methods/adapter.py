@@ -12,12 +12,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Shape, Site, freeze, register, replace, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig(MethodConfig):
-    """Dial of the adapter: `reduction` rho, the bottleneck has C / rho channels."""
+    """Dial of the adapter: `reduction` rho, the bottleneck has C / rho channels; or `width` channels in every stage, where it is not 0."""
 
     title = "Adapter"
     dial = "reduction"
@@ -25,11 +25,24 @@ class AdapterConfig(MethodConfig):
     paper: ClassVar[str] = "arXiv 1902.00751"
 
     reduction: int = 4
+    width: int = 0
     layers: tuple[str, ...] = ("proj", "fc2")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least("reduction", self.reduction, 1)
+        require_at_least("width", self.width, 0)
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} (w={self.width})" if self.width else super().label
+
+    def parameters(self, shape: Shape) -> int:
+        def bottleneck(channels: int) -> int:
+            width = self.width or bottleneck_width(channels, self.reduction)
+            return 2 * channels * width + width + channels
+
+        return shape.over_layers(self.layers, lambda _, out: bottleneck(out))
 
 
 class AdaptedLinear(nn.Module):
@@ -62,7 +75,7 @@ def apply(backbone: nn.Module, config: AdapterConfig) -> None:
 
     def build(site: Site) -> nn.Module:
         channels = site.module.out_features
-        width = bottleneck_width(channels, config.reduction)
+        width = config.width or bottleneck_width(channels, config.reduction)
         up = nn.Linear(width, channels)
         nn.init.zeros_(up.weight)
         nn.init.zeros_(up.bias)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from methods.base import MethodConfig, freeze, register
+from methods.base import MethodConfig, Shape, freeze, register, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,13 @@ class BitFitConfig(MethodConfig):
     paper: ClassVar[str] = "arXiv 2106.10199"
 
     also_train: tuple[str, ...] = ("relative_position",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choices("also_train", self.also_train, ("relative_position", "patch_merging"))  # biases and these do not overlap
+
+    def parameters(self, shape: Shape) -> int:
+        return shape.group("bias") + shape.group("norm") // 2 + shape.widths[0]  # the last is the patch embedding's norm
 
 
 @register("bitfit", BitFitConfig)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from methods.adapter import AdaptedLinear, bottleneck_width
-from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Shape, Site, freeze, register, replace, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,12 @@ class CompacterConfig(MethodConfig):
         super().__post_init__()
         for field in ("reduction", "terms", "rank"):
             require_at_least(field, getattr(self, field), 1)
+
+    def parameters(self, shape: Shape) -> int:
+        def bottleneck(channels: int) -> int:
+            return (2 * self.rank + 1) * (channels + channels // self.reduction) + 2 * self.terms**3
+
+        return shape.over_layers(self.layers, lambda _, out: bottleneck(out))
 
 
 @dataclass(frozen=True, kw_only=True)

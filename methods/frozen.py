@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from methods.base import MethodConfig, freeze, register
+from methods.base import MethodConfig, Shape, freeze, register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,9 @@ class FrozenConfig(MethodConfig):
     """Decoders only; `also_train` is its one field."""
 
     title = "Decoders only"
+
+    def parameters(self, shape: Shape) -> int:
+        return 0
 
 
 @register("frozen", FrozenConfig)

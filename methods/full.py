@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from methods.base import MethodConfig, register
+from methods.base import MethodConfig, Shape, register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class FullConfig(MethodConfig):
         super().__post_init__()
         if self.also_train:
             raise ValueError(f"also_train: full fine-tuning trains everything already; leave out {self.also_train}")
+
+    def parameters(self, shape: Shape) -> int:
+        return shape.backbone()
 
 
 @register("full", FullConfig)

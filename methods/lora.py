@@ -2,24 +2,36 @@
 
     y = W x + b + s * B A dropout(x),   A: (r, in), B: (out, r), B = 0 at init
 
-`scale` is s itself, as in the MTLoRA release, not alpha / r: so that LoRA and MTLoRA differ in what they share and in nothing else. On one
-task a trial this is the per-task LoRA of the published tables; on several tasks one update serves all. Where the paper adapts attention
-only, the default here is every linear layer of a block, again as MTLoRA does.
+`scale` is s itself, as in the MTLoRA release, not alpha / r (see `scaling`): so that LoRA and MTLoRA differ in what they share and in
+nothing else. On one task a trial this is the per-task LoRA of the published tables; on several tasks one update serves all. Where the paper
+adapts attention only, the default here is every linear layer of a block, again as MTLoRA does.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, freeze, register, replace, require_at_least
+from methods.base import SIZES, MethodConfig, Shape, Site, freeze, register, replace, require_at_least, require_choices, sites
+
+SCALINGS = ("fixed", "alpha_over_rank")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig(MethodConfig):
-    """Dials of LoRA: rank, scale, dropout on the update's input, and the kinds of layers that get an update."""
+    """Dials of LoRA.
+
+    Attributes:
+        rank: Rank of every update.
+        stage_ranks: One rank a stage in the place of `rank`; 0 leaves a stage's layers as they are.
+        scale, scaling: s is `scale` ("fixed") or `scale` / rank ("alpha_over_rank").
+        trainable_scale: Whether every layer trains its s, from that start.
+        dropout: On the update's input.
+        layers: Kinds of layers that get an update.
+    """
 
     title = "LoRA"
     dial = "rank"
@@ -27,22 +39,31 @@ class LoRAConfig(MethodConfig):
     paper: ClassVar[str] = "arXiv 2106.09685"
 
     rank: int = 16
+    stage_ranks: tuple[int, ...] = ()
     scale: float = 4.0
+    scaling: str = "fixed"
+    trainable_scale: bool = False
     dropout: float = 0.05
     layers: tuple[str, ...] = ("qkv", "proj", "fc1", "fc2")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least("rank", self.rank, 1)
+        require_at_least("stage_ranks", min(self.stage_ranks, default=0), 0)
+        require_choices("scaling", [self.scaling], SCALINGS)
+
+    def parameters(self, shape: Shape) -> int:
+        ranks = self.stage_ranks or (self.rank,) * len(shape.widths)
+        return count_pairs(shape, self.layers, ranks, depths=shape.depths, trainable_scale=self.trainable_scale)
 
 
 class LoRALinear(nn.Module):
     """A frozen linear layer plus a low-rank update: `(..., in) -> (..., out)`, whatever the number of streams in dim 0."""
 
-    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float) -> None:
+    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float, trainable_scale: bool = False) -> None:
         super().__init__()
         self.linear = linear
-        self.scale = scale
+        self.scale = nn.Parameter(linear.weight.new_tensor(scale)) if trainable_scale else scale
         self.dropout = nn.Dropout(dropout)
         self.lora_A, self.lora_B = lora_pair(linear, rank)
 
@@ -63,8 +84,43 @@ def lora_pair(linear: nn.Linear, rank: int) -> tuple[nn.Parameter, nn.Parameter]
     return nn.Parameter(lora_A), nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
 
 
+def pair_scale(scale: float, rank: int, scaling: str) -> float:
+    """Return s of a pair of this rank; without a pair (rank 0) it has no meaning."""
+    return scale / rank if scaling == "alpha_over_rank" and rank > 0 else scale
+
+
+def per_stage(backbone: nn.Module, field: str, values: tuple[int, ...], default: int) -> tuple[int, ...]:
+    """Return one value a stage: those of the field, or the default everywhere when the field is empty.
+
+    Raises:
+        ValueError: When there are values for another number of stages than the backbone has.
+    """
+    stages = 1 + max(site.stage for site in sites(backbone, ["qkv"]))
+    if values and len(values) != stages:
+        raise ValueError(f"{field}: got {len(values)} value(s) {values} for {stages} stages; give one a stage, or none")
+    return values or (default,) * stages
+
+
+def count_pairs(shape: Shape, kinds: Iterable[str], ranks: Sequence[int], *, depths: Sequence[int], trainable_scale: bool) -> int:
+    """Count the parameters of one pair a layer in the given kinds, with one rank a stage, over `depths` blocks of each stage."""
+    total = 0
+    for kind in kinds:
+        channels = sum(SIZES[kind])
+        layers = [1] * (len(depths) - 1) + [0] if kind == "reduction" else depths
+        for n, rank, width in zip(layers, ranks, shape.widths, strict=True):
+            total += n * (rank * channels * width + (trainable_scale and rank > 0))
+    return total
+
+
 @register("lora", LoRAConfig)
 def apply(backbone: nn.Module, config: LoRAConfig) -> None:
     """Freeze the backbone and give every layer of `config.layers` a low-rank update."""
     freeze(backbone, config.also_train)
-    replace(backbone, config.layers, lambda site: LoRALinear(site.module, config.rank, config.scale, config.dropout))
+    ranks = per_stage(backbone, "stage_ranks", config.stage_ranks, config.rank)
+
+    def build(site: Site) -> nn.Module:
+        rank = ranks[site.stage]
+        scale = pair_scale(config.scale, rank, config.scaling)
+        return LoRALinear(site.module, rank, scale, config.dropout, config.trainable_scale) if rank > 0 else site.module
+
+    replace(backbone, config.layers, build)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Shape, freeze, register, replace, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,10 @@ class AttentionLoRAConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least("rank", self.rank, 1)
+
+    def parameters(self, shape: Shape) -> int:
+        biases = shape.over_blocks(lambda c: 2 * (c + self.rank)) if self.factor_bias else 0
+        return shape.over_blocks(lambda c: 4 * self.rank * c) + biases
 
 
 class QueryValueLoRA(nn.Module):

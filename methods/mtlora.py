@@ -9,14 +9,22 @@ is one, else dropout(x):
     addition    P + LayerNorm(sum_t (P + D_t))      P + D_t          (no shared pair in these layers)
     lora_only   P + S in every layer, no task streams: shared LoRA with MTLoRA's trainable rest
 
-Frozen layers see the shared stream only: one pass serves all tasks. qkv never gets task pairs; the shared stream alone enters the next
-stage. As released, the patch merging, all norms, the relative-position tables and the patch embedding train as well (`also_train`).
+Frozen layers see the shared stream only: one pass serves all tasks. qkv gets no task pairs (but see `task_qkv`); the shared stream alone
+enters the next stage. As released, the patch merging, all norms, the relative-position tables and the patch embedding train as well
+(`also_train`).
+
+Beyond the paper, for ablations. `task_blocks="every"`: from a stage's first block on, x_t is task t's residual stream. Attention reads
+the shared stream alone and enters every task's stream through proj, as in a last block; fc1's D_t reads norm2(x_t). `task_qkv`: each task
+has its own q, k, v = P + D_t and attention over them; in "every", D_t reads norm1(x_t), so that attention sees the task's stream too.
 
 Differences from the release, all where its switches misbehave: with `proj` left out, task streams keep the residual (there it is lost);
-with `fc2` left out, task streams that exist are kept (there every task falls back to the shared feature).
+with `fc2` left out, task streams that exist are kept (there every task falls back to the shared feature); `task_blocks="every"` carries the
+streams on (there INTERMEDIATE_SPECIALIZATION drops them but in the last block, and their pairs are dead); a shared rank of 0 leaves out the
+shared pair alone (there the tasks' pairs too), and a task's rank of 0 its pair alone: its stream gets P; a trainable scale a task works
+(there it crashes).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,15 +32,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from methods.base import LAYERS, MethodConfig, Site, freeze, register, replace, require_at_least, require_choices, require_layers
-from methods.lora import LoRALinear, lora_pair
+from methods.base import (
+    LAYERS,
+    SIZES,
+    MethodConfig,
+    Shape,
+    Site,
+    freeze,
+    register,
+    replace,
+    replace_module,
+    require_at_least,
+    require_choices,
+    require_layers,
+    sites,
+)
+from methods.lora import SCALINGS, LoRALinear, count_pairs, lora_pair, pair_scale, per_stage
 
 MODES = ("matrix", "matrixv2", "addition", "lora_only")
+TASK_BLOCKS = ("last", "every", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MTLoRAConfig(MethodConfig):
-    """Dials of MTLoRA: shared rank, the tasks' rank, one scale for all, dropout on the shared stream, layers, and stream mode."""
+    """Dials of MTLoRA.
+
+    Attributes:
+        rank: Rank of every shared pair.
+        task_rank: Rank of every task's pairs.
+        stage_ranks, stage_task_ranks: One rank a stage in the place of `rank` and of `task_rank`; 0 for no pairs there.
+        task_ranks: (task, rank) of the tasks that have a rank of their own, in all stages; 0 for none. A dict will do.
+        task_blocks: The blocks of each stage where the tasks have pairs: "last", "every" or "none".
+        task_qkv: Whether they also have pairs in qkv, in these blocks; attention then runs once a task.
+        scale, scaling: s and s_t are `scale` ("fixed") or `scale` / the pair's rank ("alpha_over_rank").
+        trainable_scale: Whether every pair trains its scale, from that start.
+        dropout: On what the shared stream gives to low-rank pairs.
+        mode: As in the module's docstring.
+        layers: Kinds of layers that get pairs.
+    """
 
     title = "MTLoRA"
     dial = "rank"
@@ -41,7 +78,14 @@ class MTLoRAConfig(MethodConfig):
 
     rank: int = 16
     task_rank: int = 4
+    stage_ranks: tuple[int, ...] = ()
+    stage_task_ranks: tuple[int, ...] = ()
+    task_ranks: tuple[tuple[str, int], ...] = ()
+    task_blocks: str = "last"
+    task_qkv: bool = False
     scale: float = 4.0
+    scaling: str = "fixed"
+    trainable_scale: bool = False
     dropout: float = 0.05
     mode: str = "matrix"
     layers: tuple[str, ...] = ("qkv", "proj", "fc1", "fc2")
@@ -49,33 +93,76 @@ class MTLoRAConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        named = dict(self.task_ranks)
+        if len(named) < len(self.task_ranks):
+            raise ValueError(f"task_ranks names a task twice: {self.task_ranks}")
+        object.__setattr__(self, "task_ranks", tuple(sorted(named.items())))  # one order, one hash
         require_layers(self.layers)
         require_at_least("rank", self.rank, 1)
         require_at_least("task_rank", self.task_rank, 1)
+        for field, ranks in (
+            ("stage_ranks", self.stage_ranks),
+            ("stage_task_ranks", self.stage_task_ranks),
+            ("task_ranks", named.values()),
+        ):
+            require_at_least(field, min(ranks, default=0), 0)
+        require_choices("task_blocks", [self.task_blocks], TASK_BLOCKS)
+        require_choices("scaling", [self.scaling], SCALINGS)
         require_choices("mode", [self.mode], MODES)
+        if self.task_qkv and "qkv" not in self.layers:
+            raise ValueError("task_qkv needs 'qkv' in layers")
+        idle = [field for field in ("stage_task_ranks", "task_ranks", "task_qkv") if getattr(self, field)]
+        idle += ["task_blocks='every'"] if self.task_blocks == "every" else []
+        if idle and not self.task_kinds:
+            raise ValueError(f"{', '.join(idle)} would have no effect: no task pairs with this mode, task_blocks and layers; leave it out")
+
+    @property
+    def task_kinds(self) -> tuple[str, ...]:
+        """Kinds of layers with one pair a task, in the blocks of `task_blocks`; patch merging never is."""
+        if self.mode == "lora_only" or self.task_blocks == "none":
+            return ()
+        return tuple(kind for kind in self.layers if kind in ("proj", "fc1", "fc2") or (kind == "qkv" and self.task_qkv))
+
+    def parameters(self, shape: Shape) -> int:
+        stages, named = len(shape.widths), dict(self.task_ranks)
+        depths = shape.depths if self.task_blocks == "every" else (1,) * stages
+        ranks = self.stage_ranks or (self.rank,) * stages
+        task_ranks = [(rank,) * stages for rank in named.values()]
+        task_ranks += [self.stage_task_ranks or (self.task_rank,) * stages] * (shape.tasks - len(named))
+        total = count_pairs(shape, self.layers, ranks, depths=shape.depths, trainable_scale=self.trainable_scale)
+        for own in task_ranks:
+            total += count_pairs(shape, self.task_kinds, own, depths=depths, trainable_scale=self.trainable_scale)
+        if self.mode == "addition":  # a LayerNorm in the place of the shared pair
+            total -= count_pairs(shape, self.task_kinds, ranks, depths=depths, trainable_scale=self.trainable_scale)
+            total += sum(2 * SIZES[kind][1] * c * n for kind in self.task_kinds for c, n in zip(shape.widths, depths, strict=True))
+        return total
 
 
 class MTLoRALinear(nn.Module):
     """A frozen linear layer with a shared low-rank pair and one pair a task.
 
     Maps `(S_in * B, ..., in)` to `(S_out * B, ..., out)`, stream-major; `S_in = streams_in` is 1 or 1 + T, and S_out is 1 + T, or 1 where
-    `ranks` is empty. `rank = 0` leaves the shared pair out. `ranks` and `scales` map a task to its rank and scale.
+    `ranks` is empty. `ranks` and `scales` map a task to its rank and scale. Rank 0 leaves a pair out, but not the task's stream.
     """
 
     def __init__(
         self, linear: nn.Linear, rank: int, ranks: Mapping[str, int], scale: float, scales: Mapping[str, float],
-        dropout: float, mode: str, streams_in: int,
+        dropout: float, mode: str, streams_in: int, trainable_scale: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.linear, self.scale, self.mode, self.streams_in = linear, scale, mode, streams_in
+        self.linear, self.mode, self.streams_in = linear, mode, streams_in
         self.tasks = tuple(ranks)  # in the order of the streams; a ParameterDict sorts its keys
         self.dropout = nn.Dropout(dropout)
         shared = rank > 0 and (mode != "addition" or not ranks)
         self.lora_A, self.lora_B = lora_pair(linear, rank) if shared else (None, None)
-        pairs = {task: lora_pair(linear, task_rank) for task, task_rank in ranks.items()}
+        self.scale = nn.Parameter(linear.weight.new_tensor(scale)) if shared and trainable_scale else scale
+        pairs = {task: lora_pair(linear, task_rank) for task, task_rank in ranks.items() if task_rank > 0}
         self.task_A = nn.ParameterDict({task: a for task, (a, _) in pairs.items()})
         self.task_B = nn.ParameterDict({task: b for task, (_, b) in pairs.items()})
-        self.register_buffer("task_scale", linear.weight.new_tensor([scales[task] for task in ranks]).view(-1, 1, 1), persistent=False)
+        if trainable_scale:
+            self.task_scale = nn.ParameterDict({task: nn.Parameter(linear.weight.new_tensor(scales[task])) for task in pairs})
+        else:
+            self.register_buffer("task_scale", linear.weight.new_tensor([scales[task] for task in ranks]), persistent=False)
         self.norm = nn.LayerNorm(linear.out_features) if mode == "addition" and ranks else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,25 +172,63 @@ class MTLoRALinear(nn.Module):
         update = 0 if self.lora_A is None else self.scale * (dropped @ self.lora_A.T @ self.lora_B.T)
         outputs = [(base + update)[None]]
         if self.tasks:
-            a, b = self.stacked()
+            a, b, scale = self.stacked()
             delta = torch.bmm(torch.bmm(own if len(own) else dropped.expand(len(a), -1, -1), a), b)
-            delta = self.task_scale.to(delta.dtype) * delta  # the buffer's fp32 would lift an autocast stream to fp32
+            delta = scale.to(delta.dtype) * delta  # fp32 would lift an autocast stream to fp32
             tasks = base + delta + (update if self.mode == "matrixv2" else 0)
             if self.norm is not None:
                 outputs = [(base + self.norm(tasks.sum(0)))[None]]
             outputs.append(tasks)
         return torch.cat(outputs).reshape(-1, *x.shape[1:-1], base.shape[-1])
 
-    def stacked(self) -> tuple[Tensor, Tensor]:
-        """Stack the tasks' pairs, zero-padded to the largest rank R: A^T (T, in, R) and B^T (T, R, out)."""
-        a = pad_sequence([self.task_A[task] for task in self.tasks], batch_first=True)
-        b = pad_sequence([self.task_B[task].T for task in self.tasks], batch_first=True)
-        return a.mT, b
+    def stacked(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Stack the tasks' pairs, zero-padded to the largest rank R: A^T (T, in, R), B^T (T, R, out) and scales (T, 1, 1)."""
+        weight = self.linear.weight
+        no_a, no_b = weight.new_zeros(0, self.linear.in_features), weight.new_zeros(self.linear.out_features, 0)
+        a = pad_sequence([self.task_A.get(task, no_a) for task in self.tasks], batch_first=True)
+        b = pad_sequence([self.task_B.get(task, no_b).T for task in self.tasks], batch_first=True)
+        scale = self.task_scale
+        if isinstance(scale, nn.ParameterDict):
+            scale = torch.stack([scale.get(task, weight.new_zeros(())) for task in self.tasks])
+        return a.mT, b, scale.view(-1, 1, 1)
+
+
+class StreamAttention(nn.Module):
+    """Window attention whose qkv returns more or fewer streams than it gets: timm's own counts the windows before qkv, so qkv goes first.
+
+    Maps `(S_in * B * windows, N, C)` to `(S_out * B * windows, N, C)`, as qkv and proj make it.
+    """
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.qkv, self.attention = attention.qkv, attention
+        attention.qkv = nn.Identity()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend; `mask` is additive, (windows, N, N), or None."""
+        return self.attention(self.qkv(x), mask)
 
 
 def task_specific(site: Site, config: MTLoRAConfig) -> bool:
-    """Whether a layer carries one pair a task: proj, fc1 and fc2 of the last block of each stage, where they are adapted at all."""
-    return config.mode != "lora_only" and site.last and site.kind in ("proj", "fc1", "fc2") and site.kind in config.layers
+    """Whether a layer carries one pair a task: by default proj, fc1 and fc2 of each stage's last block, where they are adapted at all."""
+    return site.kind in config.task_kinds and (site.last or config.task_blocks == "every")
+
+
+def streams_into(found: Iterable[Site], config: MTLoRAConfig, tasks: int) -> dict[str, int]:
+    """Return how many streams enter each layer, 1 or 1 + T, by its name; `found` in the order of the forward pass.
+
+    Task streams begin at the first layer of a stage with task pairs, and last in the residual until the stage's end. A layer without task
+    pairs hands on the shared stream alone.
+    """
+    entering, residual, inner = {}, 1, 1
+    for site in found:
+        if site.kind == "qkv" and site.block == 0:
+            residual = 1
+        entering[site.name] = {"qkv": residual, "fc1": residual, "proj": inner, "fc2": inner, "reduction": 1}[site.kind]
+        inner = 1 + tasks if task_specific(site, config) else 1
+        if site.kind in ("proj", "fc2"):
+            residual = max(residual, inner)
+    return entering
 
 
 @register("mtlora", MTLoRAConfig)
@@ -111,26 +236,33 @@ def apply(backbone: nn.Module, config: MTLoRAConfig) -> None:
     """Freeze the backbone but for `also_train`; low-rank pairs as in the module's docstring."""
     freeze(backbone, config.also_train)
     tasks = backbone.tasks
-    streams = {}  # of each stage's last block, as the forward pass reaches its layers
+    require_choices("task_ranks", dict(config.task_ranks), tasks)
+    ranks = per_stage(backbone, "stage_ranks", config.stage_ranks, config.rank)
+    stage_task_ranks = per_stage(backbone, "stage_task_ranks", config.stage_task_ranks, config.task_rank)
+    kinds = [kind for kind in LAYERS if kind != "reduction" or kind in config.layers]
+    entering = streams_into(sites(backbone, kinds), config, len(tasks))
 
     def build(site: Site) -> nn.Module:
-        streams_in = streams.get(site.stage, 1) if site.last else 1
-        own = task_specific(site, config)
-        if site.kind not in config.layers and (streams_in == 1 or site.kind == "reduction"):
-            return site.module
-        if site.kind in config.layers and streams_in == 1 and not own:
-            return LoRALinear(site.module, config.rank, config.scale, config.dropout)
-        if site.last:
-            streams[site.stage] = 1 + len(tasks) if own else 1
+        own, streams_in = task_specific(site, config), entering[site.name]
+        rank = ranks[site.stage] if site.kind in config.layers else 0
+        scale = pair_scale(config.scale, rank, config.scaling)
+        if streams_in == 1 and not own:
+            return LoRALinear(site.module, rank, scale, config.dropout, config.trainable_scale) if rank > 0 else site.module
+        task_ranks = dict.fromkeys(tasks, stage_task_ranks[site.stage]) | dict(config.task_ranks) if own else {}
         return MTLoRALinear(
             site.module,
-            rank=config.rank if site.kind in config.layers else 0,
-            ranks=dict.fromkeys(tasks if own else (), config.task_rank),
-            scale=config.scale,
-            scales=dict.fromkeys(tasks, config.scale),
+            rank=rank,
+            ranks=task_ranks,
+            scale=scale,
+            scales={task: pair_scale(config.scale, task_rank, config.scaling) for task, task_rank in task_ranks.items()},
             dropout=config.dropout,
             mode=config.mode,
             streams_in=streams_in,
+            trainable_scale=config.trainable_scale,
         )
 
-    replace(backbone, [kind for kind in LAYERS if kind != "reduction" or kind in config.layers], build)
+    replace(backbone, kinds, build)
+    for site in sites(backbone, ["qkv"]):
+        if isinstance(site.module, MTLoRALinear):
+            attention = site.name.removesuffix(".qkv")
+            replace_module(backbone, attention, StreamAttention(backbone.get_submodule(attention)))

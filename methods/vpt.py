@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, pad, scaled_dot_product_attention
 
-from methods.base import MethodConfig, freeze, register, replace_module, require_at_least
+from methods.base import MethodConfig, Shape, freeze, register, replace_module, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,9 @@ class VPTConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least("prompts", self.prompts, 1)
+
+    def parameters(self, shape: Shape) -> int:
+        return shape.over_blocks(lambda c: self.prompts * c)
 
 
 class PromptedAttention(nn.Module):

@@ -10,6 +10,7 @@ from pascal_tree import write_tree
 
 import run_suite
 from bench.model.backbone import build_backbone
+from methods import METHODS
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_wrong_arguments_exit_2_and_say_what_is_allowed(cli, tmp_path: Path, arg
 
 def test_list_prints_json(cli):
     _, out, _ = cli("list", "methods", "--json")
-    assert {row["name"] for row in json.loads(out)} == {"full", "frozen", "lora", "adapter", "vpt", "mtlora", "mtlora_plus"}
+    assert {row["name"] for row in json.loads(out)} == set(METHODS)
 
 
 def test_plan_counts_what_is_missing_and_what_trains(cli, tmp_path: Path):

@@ -51,6 +51,7 @@ def test_a_trial_survives_json(method: str, data: DataConfig):
         tasks=("normals", "semseg"),
         seed=3,
         backbone=BackboneConfig(name="swin_micro_patch4_window4_64", weights="demo", drop_path=0),
+        decoder="segformer",
         decoder_channels=(9, 18, 36, 72),
         recipe=RecipeConfig(epochs=2, warmup_epochs=1, clip_norm=None, scale=(1, 1), rotation=0),
     )
@@ -100,6 +101,7 @@ def test_an_unknown_key_is_an_error_that_suggests_the_near_one(path: str, near: 
         ("recipe.flip", "yes"),
         ("recipe", 3),
         ("data.synthetic.n_train", "8"),
+        ("decoder", ["hrnet"]),
         ("decoder_channels", [9, 18, 36, "72"]),
     ],
 )
@@ -119,6 +121,7 @@ def test_a_value_of_the_wrong_type_is_an_error_that_names_its_key(path: str, val
         ("tasks", ["semseg", "depht"], "'depht' is not allowed"),
         ("tasks", [], "one or more different tasks"),
         ("tasks", ["semseg", "semseg"], "one or more different tasks"),
+        ("decoder", "segfromer", "did you mean 'segformer'?; allowed: hrnet, segformer, aspp"),
         ("recipe.precision", "fp8", "allowed: fp32, bf16, fp16"),
         ("recipe.epochs", 0, "recipe.epochs must be at least 1"),
         ("recipe.warmup_epochs", 500, "recipe.warmup_epochs must lie in"),
@@ -159,7 +162,7 @@ def test_run_id_is_pinned():
     assert trial("mtlora", tasks=("semseg", "normals")).run_id.startswith("mtlora-rank16-semseg+normals-s0-")
 
 
-RUN_ID = "lora-rank16-all-s0-2acd067e"
+RUN_ID = "lora-rank16-all-s0-c3ec7fad"
 
 
 def test_run_id_differs_with_all_that_can_change_a_result():
@@ -167,6 +170,8 @@ def test_run_id_differs_with_all_that_can_change_a_result():
     others = [
         dataclasses.replace(base, seed=1),
         dataclasses.replace(base, tasks=("semseg",)),
+        dataclasses.replace(base, decoder="segformer"),
+        dataclasses.replace(base, decoder="aspp"),
         dataclasses.replace(base, decoder_channels=(9, 18, 36, 72)),
         dataclasses.replace(base, data=DataConfig(source="pascal_context", fingerprint="beef")),
         dataclasses.replace(base, data=SYNTHETIC),
@@ -179,6 +184,14 @@ def test_run_id_differs_with_all_that_can_change_a_result():
     ]
     ids = [base.run_id, *(other.run_id for other in others)]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_decoder_that_normalises_over_the_batch_refuses_a_batch_of_one():
+    one, two = RecipeConfig(batch_size=1), RecipeConfig(batch_size=2)
+    with pytest.raises(ConfigError, match="batch_size must be at least 2"):
+        trial("lora", decoder="aspp", recipe=one)
+    assert trial("lora", decoder="aspp", recipe=two).decoder == "aspp"
+    assert trial("lora", decoder="segformer", recipe=one).decoder == "segformer"
 
 
 def test_cell_id_is_shared_by_seeds_and_tasks_and_by_nothing_else():
@@ -223,11 +236,22 @@ def test_every_suite_builds_with_its_reference_and_unique_run_ids(name: str):
 def test_the_demo_has_the_clients_methods():
     demo = suites.load("demo")
     rows = [(row.trials[0].method_name, row.kind) for row in demo.rows]
-    assert {name for name, _ in rows} == set(METHODS)
+    assert {name for name, _ in rows} == {"full", "frozen", "lora", "adapter", "vpt", "mtlora", "mtlora_plus"}
     assert [row.label for row in demo.rows if row.kind == "single_task"] == [demo.reference]
     assert [name for name, _ in rows].count("lora") == [name for name, _ in rows].count("mtlora") == 3
     assert [name for name, _ in rows].count("adapter") == 2
     assert [trial.seed for trial in demo.trials] == sorted(trial.seed for trial in demo.trials)
+
+
+def test_table1_has_every_method_and_a_model_a_task_where_the_papers_have_one():
+    table = suites.load("table1", data=PASCAL)
+    assert {row.trials[0].method_name for row in table.rows} == set(METHODS)
+    single = [row.label for row in table.rows if row.kind == "single_task"]
+    assert single[:8] == [
+        "Single-task full fine-tuning", "Adapter", "BitFit", "VPT-shallow", "VPT-deep", "Compacter", "Compacter++", "LoRA (r=4, one a task)"
+    ]  # fmt: skip
+    assert all("one a task, at MTLoRA" in label for label in single[8:])
+    assert f"{len(table.rows)} rows, {len(table.trials)} trials" in table.description
 
 
 def test_a_suite_takes_other_data_seeds_and_weights():

@@ -11,81 +11,60 @@ from test_methods import group_members
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
 from bench.measure.cost import parameter_ledger
-from bench.model.backbone import DEMO_BACKBONE, build_backbone
+from bench.model.backbone import DEMO_BACKBONE, build_backbone, shape_of
 from bench.model.multitask import build_model
 from bench.tasks import TASK_NAMES
 from methods import METHODS
-from methods.base import MethodConfig
+from methods.base import ALSO_TRAIN
 
-SHAPES = {
-    DEMO_BACKBONE: (24, (2, 2, 6, 2)),
-    "swin_tiny_patch4_window7_224": (96, (2, 2, 6, 2)),
-    "swin_base_patch4_window7_224": (128, (2, 2, 18, 2)),
-}
+IMAGE_SIZE = 224
+BACKBONES = (DEMO_BACKBONE, "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224")
 
 
 @cache
 def on_meta(name: str) -> bytes:
     """A pickled backbone without storage: only its shapes count."""
     with torch.device("meta"):
-        backbone = build_backbone(name, image_size=224, tasks=(), drop_path=0.0, weights="scratch", weights_file=None)
+        backbone = build_backbone(name, image_size=IMAGE_SIZE, tasks=(), drop_path=0.0, weights="scratch", weights_file=None)
     return pickle.dumps(backbone)
-
-
-def closed_form(name: str, config: MethodConfig, width: int, depths: tuple[int, ...], tasks: int) -> int:
-    """What a method adds, as a formula of its dials and the stages' widths C."""
-    widths = [width * 2**i for i in range(4)]
-    s1 = sum(c * n for c, n in zip(widths, depths, strict=True))
-    match name:
-        case "full" | "frozen":
-            return 0
-        case "lora":
-            return 16 * config.rank * s1  # qkv 4 C r, proj 2 C r, fc1 5 C r, fc2 5 C r
-        case "adapter":  # two a block: C / rho x C, C x C / rho, and their biases
-            hidden = [c // config.reduction for c in widths]
-            return sum(2 * n * (2 * c * h + h + c) for c, h, n in zip(widths, hidden, depths, strict=True))
-        case "vpt":
-            return config.prompts * s1
-        case "vpt_shallow":
-            return config.prompts * width
-        case (
-            "bitfit"
-        ):  # qkv 3 C, proj C, fc1 4 C, fc2 C, two norms 2 C a block; convolution and norm of the patch embedding; merging's norms
-            return 11 * s1 + 2 * width + sum(4 * c for c in widths[:3])
-        case "compacter" | "compacter_plus_plus":  # both factors of both matrices, their A, the biases
-            hidden, per_block = [c // config.reduction for c in widths], len(config.layers)
-            return sum(
-                per_block * n * ((2 * config.rank + 1) * (c + h) + 2 * config.terms**3)
-                for c, h, n in zip(widths, hidden, depths, strict=True)
-            )
-        case "lora_attention":
-            return 4 * config.rank * s1 + (2 * (s1 + config.rank * sum(depths)) if config.factor_bias else 0)
-        case "mtlora":
-            return 16 * config.rank * s1 + 12 * config.task_rank * tasks * sum(widths)
-        case "mtlora_plus":
-            return 16 * config.rank * s1 + 12 * config.task_rank * tasks * sum(widths) + 6 * config.rank * sum(widths[:3])
-    raise AssertionError(f"no closed form for {name}: add one")
 
 
 def dial_settings() -> list[tuple[str, dict[str, Any]]]:
     two_ranks = [{"rank": 1, "task_rank": 3}, {"rank": 6, "task_rank": 2}]
+    one_task = {"task_ranks": ((TASK_NAMES[0], 5),)}
+    two_ranks += [{"stage_ranks": (0, 1, 2, 3), "trainable_scale": True}, {"stage_task_ranks": (3, 0, 2, 1), **one_task}]
+    two_ranks += [{"task_blocks": "every", **one_task}, {"task_blocks": "every", "task_qkv": True, "trainable_scale": True}]
+    two_ranks += [{"task_qkv": True, "task_ranks": ((TASK_NAMES[0], 0),), "trainable_scale": True}, {"task_blocks": "none"}]
     settings = {"lora": [{"rank": 1}, {"rank": 5}], "adapter": [{"reduction": 2}, {"reduction": 5}], "vpt": [{"prompts": 7}]}
+    settings["lora"] += [{"stage_ranks": (0, 1, 2, 3), "trainable_scale": True}]
     settings |= {"mtlora": two_ranks, "mtlora_plus": two_ranks, "vpt_shallow": [{"prompts": 7}]}
     settings |= {name: [{"terms": 2}, {"terms": 2, "rank": 1, "reduction": 2}] for name in ("compacter", "compacter_plus_plus")}
     settings |= {"lora_attention": [{"rank": 3}, {"rank": 4, "factor_bias": True}]}
+    settings |= {"hyperformer": [{}, {"share": "stage"}, {"embedding": 6, "hidden": 5, "reduction": 5}]}
+    settings |= {name: [{}, {"kernel": 2, "rank": 3, "reduction": 5, "embedding": 7}] for name in ("polyhistor", "polyhistor_lite")}
     return [(name, dials) for name in METHODS for dials in settings.get(name, [{}])]
 
 
 @pytest.mark.parametrize(("name", "dials"), dial_settings(), ids=str)
-@pytest.mark.parametrize(("backbone_name", "n_tasks"), list(zip(SHAPES, (1, 4, 3), strict=True)))
+@pytest.mark.parametrize(("backbone_name", "n_tasks"), list(zip(BACKBONES, (1, 4, 3), strict=True)))
 def test_trainable_parameters_equal_the_closed_form(backbone_name: str, n_tasks: int, name: str, dials: dict[str, Any]):
     backbone, config = pickle.loads(on_meta(backbone_name)), METHODS[name].config(**dials)
     backbone.tasks = TASK_NAMES[:n_tasks]
-    rest = {n for group in config.also_train for n in group_members(backbone, group)}
-    own = sum(p.numel() for n, p in backbone.named_parameters() if n in rest or name == "full")
     METHODS[name].apply(backbone, config)
     trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-    assert trainable == own + closed_form(name, config, *SHAPES[backbone_name], n_tasks)
+    assert trainable == config.trainable(shape_of(backbone_name, image_size=IMAGE_SIZE, tasks=n_tasks))
+
+
+@pytest.mark.parametrize(
+    "groups", [*[(group,) for group in ALSO_TRAIN], ("bias", "patch_embed"), ("norm", "bias", "patch_merging")], ids=str
+)
+@pytest.mark.parametrize("backbone_name", BACKBONES)
+def test_groups_of_a_backbone_equal_their_closed_form(backbone_name: str, groups: tuple[str, ...]):
+    backbone, config = pickle.loads(on_meta(backbone_name)), METHODS["frozen"].config(also_train=groups)
+    METHODS["frozen"].apply(backbone, config)
+    counted = sum(p.numel() for n, p in backbone.named_parameters() if any(n in group_members(backbone, group) for group in groups))
+    assert counted == sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    assert counted == config.trainable(shape_of(backbone_name, image_size=IMAGE_SIZE, tasks=1))
 
 
 def ledger(name: str, *, tasks: tuple[str, ...] = TASK_NAMES, **dials: Any) -> dict[str, Any]:
@@ -135,6 +114,22 @@ def test_mtlora_ledger_equals_the_releases_column_by_column():
         "decoders": 1_946_624,
     }
     assert counts["total"] == 34_262_906
+
+
+@pytest.mark.parametrize(
+    ("name", "dials", "shared"),
+    [
+        ("hyperformer", {}, 71_054_544),
+        ("hyperformer", {"share": "stage"}, 25_797_384),
+        ("polyhistor", {}, 3_686_448),
+        ("polyhistor_lite", {}, 246_696),
+    ],
+    ids=str,
+)
+def test_of_a_hypernetwork_the_embeddings_alone_are_per_task(name: str, dials: dict[str, Any], shared: int):
+    counts = ledger(name, **dials)
+    own = {group: n["trainable"] for group, n in counts["groups"].items() if n["trainable"] and group != "decoders"}
+    assert own == {"method_shared": shared, "method_per_task": 4 * 64}
 
 
 def test_four_single_task_models_have_the_releases_count():

@@ -35,7 +35,7 @@ def test_replace_raises_when_nothing_matches(kinds: list[str], message: str):
         replace(nn.Sequential(nn.Linear(2, 2)), kinds, lambda site: site.module)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("full", "frozen")])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("full", "frozen", "bitfit")])
 def test_a_method_raises_on_a_backbone_without_its_layers(name: str):
     stranger = nn.Sequential(nn.Linear(2, 2))
     stranger.tasks = TASKS

@@ -29,7 +29,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mtlora-noproj": ("mtlora", {"layers": ("qkv", "fc1", "fc2")}),
     "lora_attention-factor_bias": ("lora_attention", {"factor_bias": True, "rank": 3}),
     "compacter-terms": ("compacter", {"reduction": 2, "terms": 2, "rank": 3, "layers": ("qkv", "fc1")}),
+    "hyperformer-stage": ("hyperformer", {"share": "stage", "reduction": 5, "embedding": 8}),
+    "polyhistor-kernel": ("polyhistor", {"kernel": 2, "rank": 3}),
     "lora-everywhere": ("lora", {"layers": tuple(LAYERS), "also_train": ("norm", "bias")}),
+    "lora-scales": ("lora", {"stage_ranks": (0, 1, 2, 3), "scaling": "alpha_over_rank", "trainable_scale": True}),
+    "mtlora-ranks": ("mtlora", {"stage_ranks": (0, 2, 3, 1), "stage_task_ranks": (0, 1, 2, 3), "task_ranks": (("normals", 4),)}),
+    "mtlora-every": ("mtlora", {"task_blocks": "every"}),
+    "mtlora-task_qkv": ("mtlora", {"task_qkv": True, "mode": "matrixv2"}),
+    "mtlora-every-scales": ("mtlora", {"task_blocks": "every", "task_qkv": True, "mode": "addition", "trainable_scale": True}),
 }
 SIZES = {64: "last stage not shifted", 96: "last stage shifted and padded"}
 
@@ -38,6 +45,7 @@ CHANGES_THE_START = {
     "vpt_shallow": "as vpt",
     "mtlora-addition": "the shared stream gains the LayerNorm of the sum of the tasks' outputs",
     "mtlora_plus-addition": "as mtlora-addition",
+    "mtlora-every-scales": "as mtlora-addition",
 }
 LAST_FC2 = "swin.layers.3.blocks.1.mlp.fc2"
 UNREAD = {
@@ -46,10 +54,16 @@ UNREAD = {
     "mtlora-noproj": (f"{LAST_FC2}.lora_A", f"{LAST_FC2}.lora_B"),
     "mtlora-addition": (f"{LAST_FC2}.norm.weight", f"{LAST_FC2}.norm.bias"),
     "mtlora_plus-addition": (f"{LAST_FC2}.norm.weight", f"{LAST_FC2}.norm.bias"),
+    "mtlora-ranks": (f"{LAST_FC2}.lora_A", f"{LAST_FC2}.lora_B"),
+    "mtlora-every": (f"{LAST_FC2}.lora_A", f"{LAST_FC2}.lora_B"),
+    "mtlora-every-scales": (f"{LAST_FC2}.norm.weight", f"{LAST_FC2}.norm.bias"),
 }
 """Parameters of the shared stream behind the last place where a task reads it: counted, as in the release, but without gradient."""
 
-COUPLED = {"mtlora-addition", "mtlora_plus-addition"}
+TASK_SPECIFIC = ("mtlora", "hyperformer", "polyhistor")
+"""How the names of the cases begin whose methods own parameters of single tasks."""
+
+COUPLED = {"mtlora-addition", "mtlora_plus-addition", "mtlora-every-scales"}
 """Here the shared stream holds the sum over the tasks, so that all tasks' pairs but the last stage's serve every task."""
 
 
@@ -145,11 +159,18 @@ OWN = {
     "compacter": r"\.(attn\.proj|attn\.qkv|mlp\.fc1|mlp\.fc2)\.(down|up)\.(A|s|t|bias)$",
     "compacter_plus_plus": r"\.mlp\.fc2\.(down|up)\.(A|s|t|bias)$",
     "lora_attention": r"\.attn\.qkv\.(down|up)\.(query|value)\.(weight|bias)$",
+    "hyperformer": r"^hyperformer\.(task_embeddings\.\w+|(block|position)_embeddings|(projector|adapters|norms)\.\w+\.(weight|bias))$",
+    "polyhistor": r"^templates\.(task_embeddings\.\w+|factors\.\d\.weight)$|\.(attn\.proj|mlp\.fc2)\.(down|up)$",
+    "polyhistor_lite": r"^templates\.(task_embeddings\.\w+|factors\.all\.weight)$|\.(attn\.proj|mlp\.fc2)\.(down|up)$",
+    "lora-scales": r"\.(qkv|proj|fc1|fc2)\.(lora_[AB]|scale)$",
+    "mtlora-every": r"\.(qkv|proj|fc1|fc2)\.lora_[AB]$|\.(attn\.attention\.proj|attn\.proj|mlp\.fc1|mlp\.fc2)\.task_[AB]\.\w+$",
+    "mtlora-task_qkv": r"\.lora_[AB]$|\.blocks\.[15]\.(attn\.qkv|attn\.attention\.proj|mlp\.fc1|mlp\.fc2)\.task_[AB]\.\w+$",
+    "mtlora-every-scales": r"\.(attn\.qkv|attn\.attention\.proj|mlp\.fc1|mlp\.fc2)\.(task_[AB]\.\w+|task_scale\.\w+|norm\.\w+)$",
     "mtlora": r"\.(qkv|proj|fc1|fc2)\.lora_[AB]$|\.blocks\.[15]\.(attn\.proj|mlp\.fc1|mlp\.fc2)\.(task_[AB]\.\w+|norm\.\w+)$",
     "mtlora_plus": r"\.(qkv|proj|fc1|fc2|reduction)\.lora_[AB]$|"
     r"\.blocks\.[15]\.(attn\.proj|mlp\.fc1|mlp\.fc2)\.(task_[AB]\.\w+|norm\.\w+)$",
 }
-"""Names of the parameters that a method adds, as a pattern. The last blocks of the small Swin are 1, 1, 5 and 1."""
+"""Names of the parameters that a method, or a case of it, adds, as a pattern. The last blocks of the small Swin are 1, 1, 5 and 1."""
 
 
 @pytest.mark.parametrize("image_size", SIZES)
@@ -189,7 +210,7 @@ def test_only_the_intended_parameters_train(case: str):
     own = {n for n, _ in original.named_parameters()}
     added = {n for short, (n, _) in modified.items() if short not in own}
     assert all(p.requires_grad for n, p in modified.values() if n in added)
-    assert {n for n in added if not re.search(OWN[name], n)} == set()
+    assert {n for n in added if not re.search(OWN.get(case, OWN[name]), n)} == set()
     assert bool(added) == (name not in ("full", "frozen", "bitfit"))
 
 
@@ -221,7 +242,7 @@ def test_frozen_weights_are_equal_to_the_bit_after_three_steps(case: str):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("mtlora") and case != "mtlora-lora_only"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(TASK_SPECIFIC) and case != "mtlora-lora_only"])
 def test_a_loss_on_one_task_leaves_the_other_tasks_parameters_without_gradient(case: str, task: str):
     backbone = fresh(case, moved=True)
     total(backbone(image()), (task,)).backward()
@@ -253,6 +274,10 @@ FOLDED = {
     "mtlora_plus-addition": 4 * 12 - 3 * 4 + 3,
     "mtlora-lora_only": 4 * 12,
     "mtlora-noproj": 3 * 12 - 2 * 4,
+    "lora-scales": 4 * 10,
+    "mtlora-ranks": 4 * 10 - 3 * 3,
+    "mtlora-every": 4,  # the first qkv of each stage
+    "mtlora-task_qkv": 4 * 12 - 4 * 4,
 }
 """Layers that one plain layer can replace: low-rank updates without task streams. Adapters and prompts are not linear."""
 

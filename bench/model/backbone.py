@@ -8,6 +8,7 @@ one goes on.
 """
 
 import difflib
+from functools import cache
 from pathlib import Path
 
 import safetensors
@@ -19,6 +20,7 @@ from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from bench.errors import SuiteError
+from methods.base import Shape
 
 DEMO_BACKBONE = "swin_micro_patch4_window4_64"
 DEMO_WEIGHTS = Path(__file__).parent.parent / "assets" / f"{DEMO_BACKBONE}.safetensors"
@@ -145,6 +147,22 @@ def build_backbone(
     elif weights not in ("timm", "scratch"):
         raise SuiteError(f"weights {weights!r} unknown; allowed: timm, demo, scratch, or a file with --weights FILE")
     return SwinPyramid(swin, tasks)
+
+
+@cache
+def shape_of(name: str, *, image_size: int, tasks: int) -> Shape:
+    """Return the sizes of a backbone for closed forms of parameters; nothing is allocated. Arguments as of `build_backbone`."""
+    with torch.device("meta"):
+        pyramid = build_backbone(name, image_size=image_size, tasks=(), drop_path=0.0, weights="scratch", weights_file=None)
+    first = [stage.blocks[0] for stage in pyramid.swin.layers]
+    return Shape(
+        widths=tuple(block.dim for block in first),
+        depths=tuple(len(stage.blocks) for stage in pyramid.swin.layers),
+        heads=tuple(block.attn.num_heads for block in first),
+        windows=tuple(block.attn.window_size[0] for block in first),
+        patch=pyramid.swin.patch_embed.patch_size[0],
+        tasks=tasks,
+    )
 
 
 def load_weights(swin: SwinTransformer, path: Path) -> None:

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from bench.config import TrialConfig
 from bench.model.backbone import SwinPyramid, build_backbone
-from bench.model.decoders import HighResolutionHead
+from bench.model.decoders import DECODERS
 from bench.tasks import TASKS
 from methods import METHODS
 
@@ -42,13 +42,13 @@ class MultiTaskModel(nn.Module):
         return {task: interpolate(self.decoders[task](pyramids[task]), size, mode="bilinear", align_corners=False) for task in self.tasks}
 
 
-def build_model(config: TrialConfig, *, weights_file: Path | None = None) -> MultiTaskModel:
+def build_model(config: TrialConfig, *, weights_file: Path | None = None, backbone: SwinPyramid | None = None) -> MultiTaskModel:
     """Build a trial's model: decoders first, so that every method of one seed starts from the same ones.
 
-    Seeds torch's global generator from the trial's seed.
+    Seeds torch's global generator from the trial's seed. With `backbone`, that one is taken and changed, and none is built.
     """
     torch.manual_seed(config.seed)
-    backbone = build_backbone(
+    backbone = backbone or build_backbone(
         config.backbone.name,
         image_size=config.recipe.image_size,
         tasks=config.tasks,
@@ -60,7 +60,7 @@ def build_model(config: TrialConfig, *, weights_file: Path | None = None) -> Mul
     for task in TASKS:  # one seed a task: a task's decoder starts the same with or without the other tasks
         torch.manual_seed(decoder_seed(config.seed, task))
         if task in config.tasks:
-            decoders[task] = HighResolutionHead(backbone.channels, config.decoder_channels, TASKS[task].channels)
+            decoders[task] = DECODERS[config.decoder](backbone.channels, config.decoder_channels, TASKS[task].channels)
     torch.manual_seed(config.seed)
     own = {id(parameter) for parameter in backbone.parameters()}
     METHODS[config.method_name].apply(backbone, config.method)

@@ -7,6 +7,7 @@ A table row is one method setting. It is backed by one multi-task trial a seed, 
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -70,15 +71,19 @@ class Suite:
 def multi_task_row(base: TrialConfig, method: str, seeds: Iterable[int], *, label: str | None = None, **dials: Any) -> Row:
     """Return the row of one method setting on all tasks of `base` at once."""
     config = METHODS[method].config(**dials)
-    trials = tuple(with_method(base, method, config, seed=seed) for seed in seeds)
-    return Row(label=label or config.label, trials=trials)
+    return row_of(base, method, config, seeds, label=label or config.label)
 
 
 def single_task_row(base: TrialConfig, method: str, seeds: Iterable[int], *, label: str, **dials: Any) -> Row:
     """Return the row of one method setting with one model a task."""
-    config = METHODS[method].config(**dials)
+    return row_of(base, method, METHODS[method].config(**dials), seeds, label=label, one_a_task=True)
+
+
+def row_of(base: TrialConfig, method: str, config: MethodConfig, seeds: Iterable[int], *, label: str, one_a_task: bool = False) -> Row:
+    """Return the row of one method setting, on all tasks of `base` at once or with one model a task."""
+    task_sets = [(task,) for task in base.tasks] if one_a_task else [base.tasks]
     return Row(
-        label=label, trials=tuple(with_method(base, method, config, seed=seed, tasks=(task,)) for seed in seeds for task in base.tasks)
+        label=label, trials=tuple(with_method(base, method, config, seed=seed, tasks=tasks) for seed in seeds for tasks in task_sets)
     )
 
 
@@ -92,7 +97,15 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def load(name: str, *, data: DataConfig | None = None, seeds: tuple[int, ...] | None = None, weights: str | None = None) -> Suite:
+def load(
+    name: str,
+    *,
+    data: DataConfig | None = None,
+    seeds: tuple[int, ...] | None = None,
+    weights: str | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+) -> Suite:
     """Build a suite.
 
     Args:
@@ -100,14 +113,18 @@ def load(name: str, *, data: DataConfig | None = None, seeds: tuple[int, ...] | 
         data: Another data set than the suite's own.
         seeds: Other seeds than the suite's own.
         weights: Other weights of the backbone, for all trials.
+        backbone, image_size: Another backbone and image size, for all trials; a suite that solves for a budget does so on them.
 
     Raises:
         ConfigError: Unknown name.
     """
     require("suite", name, names())
-    module = importlib.import_module(f"bench.suites.{name}")
-    suite = module.suite(**{key: value for key, value in {"data": data, "seeds": seeds}.items() if value is not None})
-    return suite if weights is None else with_backbone(suite, weights=weights)
+    build = importlib.import_module(f"bench.suites.{name}").suite
+    given = {"data": data, "seeds": seeds, "backbone": backbone, "image_size": image_size}
+    known = inspect.signature(build).parameters
+    suite = build(**{key: value for key, value in given.items() if value is not None and key in known})
+    changes = {"name": backbone, "weights": weights}
+    return with_backbone(suite, image_size=image_size, **{key: value for key, value in changes.items() if value is not None})
 
 
 def with_backbone(suite: Suite, *, image_size: int | None = None, **changes: Any) -> Suite:

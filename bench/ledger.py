@@ -1,0 +1,130 @@
+"""The parameter ledger: what each row of a suite trains, counted, as a closed form, and as published; without data or weights."""
+
+import dataclasses
+import pickle
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bench.config import TrialConfig
+from bench.measure.cost import parameter_ledger
+from bench.model.backbone import SwinPyramid, build_backbone, shape_of
+from bench.model.decoders import decoder_parameters
+from bench.model.multitask import build_model
+from bench.suites import Row, Suite
+from bench.tasks import TASKS
+
+PUBLISHED_COUNTS = Path(__file__).parent.parent / "results" / "published_counts.csv"
+PROBE_IMAGE_SIZE = 64
+
+
+@cache
+def ledger(trial: TrialConfig) -> dict[str, Any]:
+    """Return a trial's counts by group (`bench.measure.cost.parameter_ledger`); nothing is allocated."""
+    with torch.device("meta"):
+        return parameter_ledger(build_model(trial, backbone=_untrained(trial, "meta")))
+
+
+@cache
+def _pickled(name: str, image_size: int, device: str) -> bytes:
+    with torch.device(device):
+        pyramid = build_backbone(name, image_size=image_size, tasks=(), drop_path=0.0, weights="scratch", weights_file=None)
+    return pickle.dumps(pyramid)
+
+
+def _untrained(trial: TrialConfig, device: str) -> SwinPyramid:
+    """Return a new backbone of the trial's kind with random weights; copying one is several times faster than building it."""
+    pyramid = pickle.loads(_pickled(trial.backbone.name, trial.recipe.image_size, device))
+    pyramid.tasks = trial.tasks
+    return pyramid
+
+
+def ledger_rows(suite: Suite) -> list[dict[str, Any]]:
+    """Return one entry a row, its models of one seed summed.
+
+    Returns:
+        Per row: trainable parameters by group, in all, with and without decoders; `closed_form`, the same total from the methods' and
+        decoders' formulae; `dead`, how many of them train and never get a gradient, and `dead_names`; what was `published` under the row's
+        label, the difference of our count without decoders to it without its decoders, how precise it was printed, what it includes.
+    """
+    published = pd.read_csv(PUBLISHED_COUNTS, keep_default_na=False).set_index("row")
+    return [_counts(row) | _dead(row) | _published(row, published) for row in suite.rows]
+
+
+def _counts(row: Row) -> dict[str, Any]:
+    ledgers = [ledger(trial) for trial in _models(row)]
+    groups = {group: sum(ledger["groups"][group]["trainable"] for ledger in ledgers) for group in ledgers[0]["groups"]}
+    trainable, total = (sum(ledger[key] for ledger in ledgers) for key in ("trainable", "total"))
+    return {
+        "row": row.label,
+        "models": len(ledgers),
+        "trainable": trainable,
+        "trainable_without_decoders": trainable - groups["decoders"],
+        "closed_form": sum(closed_form(trial) for trial in _models(row)),
+        **groups,
+        "not_trained": total - trainable,
+        "total": total,
+        "total_without_decoders": total - sum(ledger["groups"]["decoders"]["total"] for ledger in ledgers),
+    }
+
+
+def _models(row: Row) -> list[TrialConfig]:
+    return [trial for trial in row.trials if trial.seed == row.trials[0].seed]
+
+
+def closed_form(trial: TrialConfig) -> int:
+    """Return the trial's trainable parameters by formula: the method's on this backbone, and the decoders'."""
+    shape = shape_of(trial.backbone.name, image_size=trial.recipe.image_size, tasks=len(trial.tasks))
+    channels = (*shape.widths[1:], shape.widths[-1])
+    outputs = [TASKS[task].channels for task in trial.tasks]
+    return trial.method.trainable(shape) + sum(decoder_parameters(trial.decoder, channels, trial.decoder_channels, n) for n in outputs)
+
+
+def _dead(row: Row) -> dict[str, Any]:
+    models = _models(row)
+    found = dead_parameters(models[0])  # models of one row differ in the decoder's last layer only
+    return {"dead": len(models) * sum(found.values()), "dead_names": sorted(found)}
+
+
+def dead_parameters(trial: TrialConfig) -> dict[str, int]:
+    """Find the parameters that are trainable and get no gradient from a loss in which every output counts.
+
+    Looks at a small image, because the size does not decide which parameters are read. Every trainable parameter is moved away from its
+    start first, so that zeros there hide none.
+
+    Returns:
+        Dotted name within the model, and size.
+    """
+    threads, small = torch.get_num_threads(), dataclasses.replace(trial, recipe=dataclasses.replace(trial.recipe, image_size=PROBE_IMAGE_SIZE))
+    torch.set_num_threads(1)  # the work is too small for more
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(small, backbone=_untrained(small, "cpu")).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.empty_like(parameter).uniform_(-0.02, 0.02))
+        outputs = model(torch.randn(1, 3, PROBE_IMAGE_SIZE, PROBE_IMAGE_SIZE))
+        sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()
+    torch.set_num_threads(threads)
+    unread = {n: p for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    return {name: parameter.numel() for name, parameter in unread.items()}
+
+
+def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
+    """Compare without decoders, because tables of other papers count other decoders."""
+    if row.label not in published.index:
+        return dict.fromkeys(("published", "published_decoders", "precision", "difference", "published_includes", "evidence", "note"))
+    entry = published.loc[row.label]
+    ours = sum(ledger(trial)["trainable_without_decoders"] for trial in _models(row))
+    return {
+        "published": int(entry["count"]),
+        "published_decoders": int(entry["decoders"]),
+        "precision": int(entry["precision"]),
+        "difference": ours - (int(entry["count"]) - int(entry["decoders"])),
+        "published_includes": entry["includes"],
+        "evidence": entry["evidence"],
+        "note": entry["note"],
+    }
