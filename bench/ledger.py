@@ -98,7 +98,10 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
     Returns:
         Dotted name within the model, and size.
     """
-    threads, small = torch.get_num_threads(), dataclasses.replace(trial, recipe=dataclasses.replace(trial.recipe, image_size=PROBE_IMAGE_SIZE))
+    threads, small = (
+        torch.get_num_threads(),
+        dataclasses.replace(trial, recipe=dataclasses.replace(trial.recipe, image_size=PROBE_IMAGE_SIZE)),
+    )
     torch.set_num_threads(1)  # the work is too small for more
     with torch.random.fork_rng(devices=[]):
         model = build_model(small, backbone=_untrained(small, "cpu")).eval()

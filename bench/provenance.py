@@ -14,6 +14,7 @@ RESULT_SOURCES = (
     "bench/config.py",
     "bench/tasks.py",
     "bench/trial.py",
+    "bench/assets",
     "bench/data",
     "bench/model",
     "bench/training",

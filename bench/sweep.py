@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import progress
-from bench.config import TrialConfig
 from bench.errors import SuiteError
 from bench.progress import Board
 from bench.provenance import REPOSITORY
 from bench.record import read_record, write_record
-from bench.trial import Launch, describe, iso, run_trial
+
+if TYPE_CHECKING:  # a worker imports this module before the clock of its trial starts: torch comes inside of the functions
+    from bench.config import TrialConfig
+    from bench.trial import Launch
 
 MAX_FRUITLESS_STARTS = 10
 """So often may a trial's process die without finishing an epoch; then the trial is recorded as failed."""
@@ -42,7 +44,7 @@ class SweepError(SuiteError):
     """The sweep cannot start; the message says what to do."""
 
 
-def run_serial(trials: list[TrialConfig], launch: Launch, board: Board) -> None:
+def run_serial(trials: "list[TrialConfig]", launch: "Launch", board: Board) -> None:
     """Run trials one after the other in this process."""
     for trial in trials:
         board.started(trial.run_id)
@@ -50,8 +52,10 @@ def run_serial(trials: list[TrialConfig], launch: Launch, board: Board) -> None:
         board.finished(trial.run_id, trial.recipe.epochs, record["status"])
 
 
-def attempt_trial(trial: TrialConfig, launch: Launch, started: float, on_epoch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def attempt_trial(trial: "TrialConfig", launch: "Launch", started: float, on_epoch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run a trial and keep count of its starts and epochs over all launches, one line each, until it has a record."""
+    from bench.trial import iso, run_trial
+
     attempts = launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts"
     attempts.parent.mkdir(parents=True, exist_ok=True)
     lines = attempts.read_text(encoding="utf-8").splitlines() if attempts.exists() else []
@@ -72,8 +76,10 @@ def attempt_trial(trial: TrialConfig, launch: Launch, started: float, on_epoch: 
     return record
 
 
-def record_death(trial: TrialConfig, launch: Launch, attempt: int, status: str, reason: str) -> dict[str, Any]:
+def record_death(trial: "TrialConfig", launch: "Launch", attempt: int, status: str, reason: str) -> dict[str, Any]:
     """Write and return the record of a trial that could not write its own; its checkpoint goes, so that a rerun starts anew."""
+    from bench.trial import describe, iso
+
     now = iso(time.time())
     timing = {"trial_start": now, "end": now, "total_seconds": 0.0}
     record = describe(trial, launch, attempt) | {"status": status, "reason": reason, "timing": timing}
@@ -88,6 +94,9 @@ def train_on_ray(config: dict[str, Any], *, launch: dict[str, Any]) -> None:
     started = time.time()
     from ray import tune
 
+    from bench.config import TrialConfig
+    from bench.trial import Launch
+
     launch = Launch(**launch)
     if not launch.gpus_per_trial:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves the devices of a node visible to a trial that was given none
@@ -100,7 +109,7 @@ def train_on_ray(config: dict[str, Any], *, launch: dict[str, Any]) -> None:
     tune.report({"epoch": trial.recipe.epochs, "loss": 0.0, "status": record["status"]})
 
 
-def run_ray(trials: list[TrialConfig], launch: Launch, board: Board, *, address: str | None, cpus_per_trial: int | None) -> None:
+def run_ray(trials: "list[TrialConfig]", launch: "Launch", board: Board, *, address: str | None, cpus_per_trial: int | None) -> None:
     """Run trials on Ray Tune, as many at a time as the cluster has room for.
 
     Args:
@@ -147,8 +156,10 @@ def run_ray(trials: list[TrialConfig], launch: Launch, board: Board, *, address:
     record_deaths(trials, launch, results, started)
 
 
-def record_deaths(trials: list[TrialConfig], launch: Launch, results: Any, started: float) -> None:
+def record_deaths(trials: "list[TrialConfig]", launch: "Launch", results: Any, started: float) -> None:
     """Record the trials whose worker began and died. One that never began is a matter of the cluster: it stays to do."""
+    from bench.config import TrialConfig
+
     errors = {TrialConfig.from_dict(result.config["trial"]).run_id: result.error for result in results if result.error and result.config}
     for trial in trials:
         path = launch.suite_dir / "records" / f"{trial.run_id}.json"
@@ -187,6 +198,8 @@ def require_room(ray: Any, cpus: float, gpus: float) -> None:
 
 def run_id_of(trial: Any) -> str:
     """Return the run_id of a Tune trial."""
+    from bench.config import TrialConfig
+
     return TrialConfig.from_dict(trial.config["trial"]).run_id
 
 

@@ -114,7 +114,7 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
     augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
     model = build_model(config, weights_file=launch.weights_file).to(device)
-    flops, uncovered = cost.flops_per_image(model, recipe.image_size, device)
+    inference = cost.inference_cost(model, recipe.image_size, device)
     memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
     reset_peaks(device)
     timing |= {"train_start": iso(time.time())}
@@ -127,9 +127,7 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     evaluation_started = time.perf_counter()
     metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
-    costs = {
-        "flops_per_image": flops,
-        "flops_uncovered_ops": uncovered,
+    costs = inference | {
         "step_memory_bytes": memory,
         "peak_allocated_bytes": fitted.peak_allocated_bytes,
         "peak_reserved_bytes": fitted.peak_reserved_bytes,

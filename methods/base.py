@@ -262,12 +262,13 @@ def freeze(backbone: nn.Module, also_train: Iterable[str] = ()) -> None:
 def merge(backbone: nn.Module) -> int:
     """Fold every update that is linear in its layer's input into the frozen weight; return how many layers were folded.
 
-    A module takes part by offering `merged() -> nn.Linear | None`; None says that its algebra does not allow it.
+    A module takes part by offering `merged() -> nn.Linear`. What cannot be folded offers none: adapters and prompts are not linear in the
+    layer's input; generated adapters neither; and MTLoRA's task-specific layers add a low-rank map of the task's own stream to the frozen
+    map of the shared one, so that no single matrix, and no merged backbone a task, computes them. Its other layers fold.
     """
     folded = 0
     for name, module in list(backbone.named_modules()):
-        plain = module.merged() if hasattr(module, "merged") else None
-        if plain is not None:
-            replace_module(backbone, name, plain)
+        if hasattr(module, "merged"):
+            replace_module(backbone, name, module.merged())
             folded += 1
     return folded

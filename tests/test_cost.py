@@ -11,6 +11,7 @@ from torch import nn
 from bench.measure.cost import (
     PARAMETER_GROUPS,
     flops_per_image,
+    inference_cost,
     parameter_group,
     parameter_ledger,
     saved_activation_bytes,
@@ -19,6 +20,9 @@ from bench.measure.cost import (
     summarize_seconds,
     tensor_bytes,
 )
+from bench.model.backbone import DEMO_BACKBONE, SwinPyramid
+from methods import METHODS
+from methods.base import merge
 
 FLOAT = 4
 
@@ -325,3 +329,25 @@ def test_stored_bytes_are_trainable_parameters_and_their_saved_buffers():
     model[:2].requires_grad_(False)
     model[2].register_buffer("index", torch.zeros(100), persistent=False)
     assert stored_bytes(model) == FLOAT * (4 * 4 + 4 + 2 * 4) + FLOAT * 2 * 4 + 8
+
+
+def lora_model(layers: tuple[str, ...], rank: int) -> nn.Module:
+    backbone = SwinPyramid(timm.create_model(DEMO_BACKBONE, num_classes=0), ("semseg",))
+    METHODS["lora"].apply(backbone, METHODS["lora"].config(layers=layers, rank=rank))
+    return Model(backbone, {})
+
+
+def test_merging_takes_the_low_rank_products_out_of_the_count():
+    model, plain = lora_model(("qkv", "fc1"), 3), lora_model(("qkv",), 1)
+    merge(plain.backbone)
+    weights = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    measured = inference_cost(model, 64, "cpu")
+    assert measured["merged_layers"] == 24
+    assert measured["merged_flops_per_image"] == flops_per_image(plain, 64, "cpu")[0]
+    shapes = ((24, 256, 2), (48, 64, 2), (96, 16, 6), (192, 4, 2))  # width, tokens of a 64 px image, blocks
+    low_rank = sum(2 * 3 * (1 + 3 + 1 + 4) * c * tokens * blocks for c, tokens, blocks in shapes)
+    assert measured["flops_per_image"] == measured["merged_flops_per_image"] + low_rank
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+    for name in ("inference_seconds", "merged_inference_seconds"):
+        assert measured[name]["n"] == 10
+        assert 0 < measured[name]["p05"] <= measured[name]["median"] <= measured[name]["p95"]

@@ -41,7 +41,7 @@ def run(config: TrialConfig, launch: Launch, **changes) -> dict:
 
 def measured(record: dict) -> dict:
     """What must not differ between two runs of one trial on one machine."""
-    costs = {key: value for key, value in record["cost"].items() if key not in ("step_seconds", "images_per_second")}
+    costs = {key: value for key, value in record["cost"].items() if "seconds" not in key and key != "images_per_second"}
     history = [{key: value for key, value in line.items() if key != "seconds"} for line in record["history"]]
     same = {key: record[key] for key in ("run_id", "cell_id", "status", "metrics", "params", "data", "config")}
     return same | {"cost": costs, "history": history}

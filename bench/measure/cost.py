@@ -5,10 +5,13 @@ Everything here is counted or measured on the model at hand, nothing estimated. 
 the storages that autograd keeps for the backward pass, seen through `torch.autograd.graph.saved_tensors_hooks`: the same on any device.
 """
 
+import copy
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +21,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from methods.base import merge
 
 PARAMETER_GROUPS = (
     "backbone",
@@ -147,6 +152,51 @@ def flops_per_image(model: nn.Module, image_size: int, device: torch.device | st
     with _evaluation_mode(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), uncovered, counter:
         model(image)
     return counter.get_total_flops(), dict(sorted(uncovered.calls.items()))
+
+
+def inference_seconds(model: nn.Module, image_size: int, device: torch.device | str, *, passes: int = 10) -> dict[str, float | int | None]:
+    """Time forward passes of one image in eval mode, without gradients, after two that do not count.
+
+    Args:
+        model: On `device`; takes (1, 3, image_size, image_size) float32. Its modes are restored.
+        image_size: Height and width in pixels.
+        device: Where to run.
+        passes: How many count.
+
+    Returns:
+        As `summarize_seconds`.
+    """
+    image, seconds, warmup = torch.zeros(1, 3, image_size, image_size, device=device), [], 2
+    with _evaluation_mode(model), torch.inference_mode():
+        for _ in range(warmup + passes):
+            start = time.perf_counter()
+            model(image)
+            if image.is_cuda:
+                torch.cuda.synchronize(image.device)
+            seconds.append(time.perf_counter() - start)
+    return summarize_seconds(seconds, warmup_steps=warmup)
+
+
+def inference_cost(model: nn.Module, image_size: int, device: torch.device | str) -> dict[str, Any]:
+    """Measure inference of a model as it trains and with its low-rank updates folded into the frozen weights (`methods.base.merge`).
+
+    The model is left alone; a copy of it is merged. Where a method's algebra allows no folding, both are the same.
+
+    Returns:
+        `flops_per_image`, `flops_uncovered_ops` and `inference_seconds` of the model; `merged_layers`, how many layers were folded; and
+        `merged_flops_per_image`, `merged_inference_seconds`.
+    """
+    flops, uncovered = flops_per_image(model, image_size, device)
+    merged = copy.deepcopy(model)
+    layers = merge(merged.backbone)
+    return {
+        "flops_per_image": flops,
+        "flops_uncovered_ops": uncovered,
+        "inference_seconds": inference_seconds(model, image_size, device),
+        "merged_layers": layers,
+        "merged_flops_per_image": flops_per_image(merged, image_size, device)[0],
+        "merged_inference_seconds": inference_seconds(merged, image_size, device),
+    }
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:

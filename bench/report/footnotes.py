@@ -97,12 +97,13 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     notes.append("Trainable: parameters that training changes, decoders included; the next column leaves the decoders out.")
     if (rows["kind"] == "single_task").any():
         notes.append(
-            "Rows of one model a task: trainable parameters, FLOPs and step time are sums over the models; step memory is the largest "
-            "model's, since the models are trained one after another."
+            "Rows of one model a task: trainable parameters, FLOPs, inference and step time are sums over the models; step memory is the "
+            "largest model's, since the models are trained one after another."
         )
     notes.append(
         "Step memory: weights, gradients, optimiser state and activations saved for the backward pass, counted, at the batch of training. "
-        "GFLOPs: forward pass of one image. Step: median wall-clock time of a training step."
+        "GFLOPs and inference: forward pass of one image; merged: with low-rank updates folded into the frozen weights where that is "
+        "possible. Step: median wall-clock time of a training step."
     )
     if uncovered:
         notes.append(f"FLOPs leave out: {', '.join(uncovered)}.")

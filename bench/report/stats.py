@@ -15,7 +15,16 @@ from bench.tasks import TASKS
 EXACT_COSTS = ("trainable_params", "trainable_params_without_decoders")
 """Counts that every seed of a row must agree on."""
 
-MEASURED_COSTS = ("flops_per_image", "stored_bytes", "step_memory_bytes", "step_seconds", "train_seconds")
+MEASURED_COSTS = (
+    "flops_per_image",
+    "merged_flops_per_image",
+    "inference_seconds",
+    "merged_inference_seconds",
+    "stored_bytes",
+    "step_memory_bytes",
+    "step_seconds",
+    "train_seconds",
+)
 """Costs given as mean and spread over seeds."""
 
 
@@ -130,6 +139,9 @@ def _costs(models: Sequence[Mapping]) -> dict[str, float | None]:
         "trainable_params": sum(model["params"]["trainable"] for model in models),
         "trainable_params_without_decoders": sum(model["params"]["trainable_without_decoders"] for model in models),
         "flops_per_image": sum(model["cost"]["flops_per_image"] for model in models),
+        "merged_flops_per_image": sum(model["cost"]["merged_flops_per_image"] for model in models),
+        "inference_seconds": sum(model["cost"]["inference_seconds"]["median"] for model in models),
+        "merged_inference_seconds": sum(model["cost"]["merged_inference_seconds"]["median"] for model in models),
         "stored_bytes": sum(model["cost"]["stored_bytes"] for model in models),
         "step_memory_bytes": max(model["cost"]["step_memory_bytes"]["total"] for model in models),
         "step_seconds": None if None in steps else sum(steps),

@@ -87,6 +87,9 @@ def columns(tasks: Sequence[str]) -> list[Column]:
         Column(head="Δm (%) ↑", mean="delta_m_mean", std="delta_m_std", decimals=2, higher_is_better=True, signed=True, compact=True),
         Column(head="Step memory (MiB) ↓", mean="step_memory_bytes_mean", std="step_memory_bytes_std", scale=MIB, compact=True),
         Column(head="GFLOPs / image ↓", mean="flops_per_image_mean", scale=1e9),
+        Column(head="GFLOPs merged ↓", mean="merged_flops_per_image_mean", scale=1e9),
+        Column(head="Inference (ms) ↓", mean="inference_seconds_mean", std="inference_seconds_std", scale=1e-3),
+        Column(head="Inference merged (ms) ↓", mean="merged_inference_seconds_mean", std="merged_inference_seconds_std", scale=1e-3),
         Column(head="Step (ms) ↓", mean="step_seconds_mean", std="step_seconds_std", scale=1e-3),
     ]
 
