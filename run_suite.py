@@ -177,6 +177,23 @@ def params(
             console.print(f"[bold]{row['row']}[/]: {row['published_includes']} ({row['evidence']}). {row['note']}", highlight=False)
 
 
+@app.command()
+def evaluate(
+    weights: Annotated[Path, typer.Option(help="Checkpoint of the official MTLoRA release (.pth).", metavar="FILE")],
+    data_root: Annotated[Path, typer.Option(help="A PASCAL_MT directory.", metavar="DIR")],
+    backbone: Annotated[str, typer.Option(help="The Swin of timm that it was trained on.")] = "swin_tiny_patch4_window7_224",
+    img_size: Annotated[int, typer.Option(help="Side of its input, pixels.")] = 448,
+    scale: Annotated[float, typer.Option(help="Scale of its low-rank updates; a checkpoint does not hold it.")] = 4.0,
+    mode: Annotated[str, typer.Option(help="matrix or matrixv2; a checkpoint does not tell them apart.")] = "matrix",
+    workers: Annotated[int, typer.Option(help="Loader processes.", min=0)] = 0,
+) -> None:
+    """Evaluate a checkpoint of the official MTLoRA release on the validation split and print JSON; ranks and tasks are read off it."""
+    from bench.evaluate import evaluate_released
+
+    result = evaluate_released(weights, data_root, backbone=backbone, image_size=img_size, workers=workers, scale=scale, mode=mode)
+    print(json.dumps(result, indent=1))
+
+
 @data_app.command()
 def synthesize(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory for the PASCAL_MT tree.")],

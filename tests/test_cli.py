@@ -29,7 +29,7 @@ def cli(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_help_is_everywhere(cli):
-    commands = ("list", "plan", "run", "status", "report", "params", "doctor", "pretrain", "data", "data synthesize")
+    commands = ("list", "plan", "run", "status", "report", "params", "evaluate", "doctor", "pretrain", "data", "data synthesize")
     for command in ("", *commands):
         code, out, _ = cli(*command.split(), "-h")
         assert code == 0

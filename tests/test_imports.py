@@ -25,8 +25,8 @@ LIGHT = ("run_suite", "bench.catalogue", "bench.errors", "bench.record", "bench.
 FOUNDATION = ("tasks", "errors", "config", "data", "model", "training", "measure", "record", "provenance", "catalogue")
 """Parts of bench that know nothing of suites, sweeps and reports."""
 
-NO_METHOD = {"bench/measure/cost.py": {"full"}}
-"""Strings that are a method's name by chance: `full` is an operator of aten."""
+NO_METHOD = {"bench/measure/cost.py": {"full"}, "bench/model/release.py": {"full", "mtlora", "mtlora_plus"}}
+"""Strings that are a method's name by chance (`full` is an operator of aten), or because the file reads the release's checkpoints."""
 
 
 @dataclass(frozen=True)
