@@ -52,12 +52,11 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def git_state() -> dict[str, Any]:
-    """Return the commit and whether tracked files differ from it; nulls outside of a git checkout."""
+    """Return the commit and whether tracked files but for results differ from it; nulls outside of a git checkout."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-        ).stdout
+        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"]  # a launch rewrites results
+        changed = subprocess.run(status, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": bool(changed.strip())}
