@@ -218,9 +218,14 @@ def synthesize(
 @app.command()
 def doctor(data_root: DataRoot = None, weights: Weights = None, as_json: Json = False) -> None:
     """Check environment, data set, weights and GPUs: what is fine, what is not, what to do."""
-    from bench.data.doctor import diagnose
+    from bench.data.doctor import Finding, diagnose
+    from bench.pretrain import check_kept
 
-    findings = [finding._asdict() for finding in diagnose(data_root, weights)]
+    found = [*diagnose(data_root, weights), check_kept()]
+    if data_root is None:
+        text = "none given: demo, smoke and pretraining render theirs, the other suites read a PASCAL_MT directory"
+        found.append(Finding("data set", "ok", text, "check one with --data-root DIR"))
+    findings = [finding._asdict() for finding in found]
     show_rows(findings, as_json)
     raise typer.Exit(SOME_FAILED if any(finding["status"] == "fail" for finding in findings) else OK)
 

@@ -16,11 +16,11 @@ def golden_directory() -> Path:
     """Return the directory of the golden files: tests/golden, or what the environment variable MTLORA_GOLDEN_DIR names.
 
     Raises:
-        FileNotFoundError: The directory does not exist; correct or unset MTLORA_GOLDEN_DIR.
+        FileNotFoundError: The directory does not exist or holds no .npz; correct or unset MTLORA_GOLDEN_DIR.
     """
     directory = Path(os.environ.get("MTLORA_GOLDEN_DIR") or Path(__file__).parent / "golden")
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no directory {directory}: correct or unset the environment variable MTLORA_GOLDEN_DIR")
+    if not any(directory.glob("*.npz")):
+        raise FileNotFoundError(f"no .npz files in {directory}: correct or unset the environment variable MTLORA_GOLDEN_DIR")
     return directory
 
 

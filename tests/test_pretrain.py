@@ -16,7 +16,7 @@ import torch
 
 from bench.data.synthetic.source import SOURCE_CLASSES, render_source_image
 from bench.model.backbone import DEMO_BACKBONE, DEMO_WEIGHTS, load_weights
-from bench.pretrain import command_of, pretrain
+from bench.pretrain import check_kept, command_of, pretrain
 from bench.pretrain.config import PretrainConfig, PretrainError
 from bench.pretrain.source_set import SourceSet, render_source_set
 from bench.pretrain.training import (
@@ -200,6 +200,17 @@ def test_a_diverging_loss_leaves_no_file(tmp_path):
 def test_command_names_what_differs_from_the_default():
     assert command_of(PretrainConfig()) == "python run_suite.py pretrain"
     assert command_of(PretrainConfig(seed=4, held_out=50)) == "python run_suite.py pretrain --seed 4 --held-out 50"
+
+
+def test_the_doctor_looks_at_the_kept_weights(tmp_path):
+    assert check_kept().status == "ok"
+    assert check_kept(tmp_path).status == "fail"
+    for file in (DEMO_WEIGHTS, DEMO_WEIGHTS.with_suffix(".json")):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert check_kept(tmp_path).status == "ok"
+    (tmp_path / DEMO_WEIGHTS.name).write_bytes(DEMO_WEIGHTS.read_bytes()[:-1])
+    found = check_kept(tmp_path)
+    assert (found.status, "manifest says" in found.message, "restore" in found.remedy) == ("fail", True, True)
 
 
 def test_kept_weights_match_their_manifest(manifest):

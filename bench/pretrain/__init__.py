@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bench import provenance
+from bench.data.doctor import Finding
 from bench.data.synthetic.source import SOURCE_CLASSES
 from bench.model.backbone import DEMO_BACKBONE, DEMO_WEIGHTS
 from bench.pretrain.config import PretrainConfig, PretrainError
@@ -102,6 +103,20 @@ def _describe(classifier: SourceClassifier, packed: bytes, config: PretrainConfi
         "source_classes": SOURCE_CLASSES,
         "env": provenance.environment(config.threads) | {"device": "cpu", "deterministic": True},
     }
+
+
+def check_kept(directory: Path = DEMO_WEIGHTS.parent) -> Finding:
+    """Say whether the kept weights are there and are those of their manifest."""
+    file, subject = Path(directory) / DEMO_WEIGHTS.name, "demo weights"
+    remedy = "restore bench/assets from git, or make it again with `run_suite.py pretrain` (over an hour)"
+    try:
+        manifest = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        return Finding(subject, "fail", f"cannot be read: {error}", remedy)
+    if digest != manifest.get("sha256"):
+        return Finding(subject, "fail", f"{file} has SHA-256 {digest}, its manifest says {manifest.get('sha256')}", remedy)
+    return Finding(subject, "ok", f"{manifest['backbone']}, {manifest['parameters']:,} parameters, as in the manifest")
 
 
 def command_of(config: PretrainConfig) -> str:
