@@ -24,12 +24,15 @@ PATIENCE_SECONDS = 240
 
 
 def start(*arguments: str) -> subprocess.Popen:
-    """Start the command line in a process group of its own."""
+    """Start the command line in a process group of its own, with Ctrl-C as on a terminal: a shell's background jobs ignore it."""
     command = [sys.executable, "run_suite.py", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the child keeps an ignored signal
+    try:
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cli(*arguments: str, code: int = 0) -> str:
