@@ -132,7 +132,7 @@ def run(
         Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
     if outcome.ok and not quiet:
-        print_report(results / suite)
+        print_report(results / suite, keep_current=True)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 
 
@@ -272,12 +272,12 @@ def load_suite(name: str, data_root: Path | None, seeds: str | None, weights: Pa
     return load(name, data=data, seeds=values, weights=None if weights is None else weights_name(weights))
 
 
-def print_report(suite_dir: Path, quiet: bool = False) -> None:
-    """Make the report and print its table."""
+def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False) -> None:
+    """Make the report and print its table; with `keep_current`, a report that is up to date stays as it is."""
     from bench.report import make_report
     from bench.report.tables import to_rich
 
-    made = make_report(suite_dir)
+    made = make_report(suite_dir, keep_current=keep_current)
     if not quiet:
         console.print(to_rich(made.table, width=console.width))
         console.print(f"Written to {suite_dir}: {', '.join(sorted(made.files))}", highlight=False, soft_wrap=True)

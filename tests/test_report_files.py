@@ -1,5 +1,6 @@
 """The report's figures and files: complete, legible, the same every time, made without torch or ray."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,19 @@ def test_summary_names_commands_data_and_figures(demo_report: Path) -> None:
     ):
         assert part in text
     assert "nan" not in text.lower().split()
+
+
+def test_a_current_report_is_kept_and_another_is_made_again(tmp_path: Path):
+    suite = demo_like_suite()
+    directory = suite.write(tmp_path)
+    made = make_report(directory)
+    figure = directory / "pareto_params.png"
+    figure.write_bytes(b"kept")
+    kept = make_report(directory, keep_current=True)
+    assert figure.read_bytes() == b"kept"
+    assert kept.files == made.files
+    record = next((directory / "records").glob("*.json"))
+    younger = (directory / "summary.md").stat().st_mtime + 1
+    os.utime(record, (younger, younger))
+    make_report(directory, keep_current=True)
+    assert figure.read_bytes() != b"kept"

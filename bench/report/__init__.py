@@ -4,6 +4,7 @@
 (`labels` finds room for the text) and `summary` joins it all. Every number traces to records; nothing is stored that they do not give.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +38,12 @@ class Report:
     complete: bool
 
 
-def make_report(suite_dir: Path) -> Report:
+def make_report(suite_dir: Path, *, keep_current: bool = False) -> Report:
     """Make tables, figures and summary of a suite from `plan.json` and `records/`; files of an older report are replaced.
 
     Args:
         suite_dir: `results/<suite>`.
+        keep_current: Draw nothing when the tables come out as they are and no record is younger than the summary, which is written last.
 
     Raises:
         RecordError: Where the plan or a record cannot be read, or no planned trial has a result yet: run the suite first.
@@ -62,17 +64,33 @@ def make_report(suite_dir: Path) -> Report:
         "table.md": to_markdown(table),
         "table.tex": to_latex(table, label=f"tab:{plan['suite']}"),
     }
+    if keep_current and _is_current(suite_dir, contents):
+        present = [name for name in (*contents, "summary.md", *_figure_files()) if (suite_dir / name).exists()]
+        return Report(files={name: suite_dir / name for name in present}, table=table, not_drawn=(), complete=not mark)
     drawn, not_drawn = _figures(plan, own, rows, tasks, mark)
     contents |= drawn
     pictures = [f"{name}.png" for name in FIGURES if f"{name}.png" in drawn]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=not_drawn)
-    for name in FIGURES:
-        for suffix in ("png", "pdf", "csv"):
-            if f"{name}.{suffix}" not in contents:
-                (suite_dir / f"{name}.{suffix}").unlink(missing_ok=True)
+    for name in _figure_files():
+        if name not in contents:
+            (suite_dir / name).unlink(missing_ok=True)
     for name, content in contents.items():
         write_atomically(suite_dir / name, content)
     return Report(files={name: suite_dir / name for name in contents}, table=table, not_drawn=tuple(not_drawn), complete=not mark)
+
+
+def _figure_files() -> list[str]:
+    return [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf", "csv")]
+
+
+def _is_current(suite_dir: Path, tables: Mapping[str, str | bytes]) -> bool:
+    """Whether the tables on disk are these, and the summary was written after every record."""
+    summary_file = suite_dir / "summary.md"
+    if not summary_file.exists() or not all((suite_dir / name).exists() for name in tables):
+        return False
+    written = summary_file.stat().st_mtime
+    older = all(path.stat().st_mtime <= written for path in (suite_dir / "records").glob("*.json"))
+    return older and all((suite_dir / name).read_text(encoding="utf-8") == text for name, text in tables.items())
 
 
 def _figures(plan: dict, records: list[dict], rows: pd.DataFrame, tasks: list[str], mark: str) -> tuple[dict[str, str | bytes], list[str]]:
