@@ -8,7 +8,7 @@ import pytest
 import torch
 from pascal_tree import write_tree
 
-import run_suite
+from bench.cli import main, options
 from bench.model.backbone import build_backbone
 from methods import METHODS
 
@@ -19,9 +19,9 @@ def cli(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["run_suite.py", *arguments])
-        monkeypatch.setattr(run_suite.console, "_width", 400)
+        monkeypatch.setattr(options.console, "_width", 400)
         with pytest.raises(SystemExit) as stopped:
-            run_suite.main()
+            main()
         out, err = capsys.readouterr()
         return stopped.value.code or 0, out, err
 

@@ -10,9 +10,9 @@ import timm
 from typer.testing import CliRunner
 
 import bench.model.backbone  # registers the suite's own Swin
-import run_suite
 from bench import suites
 from bench.catalogue import backbones, described, tasks
+from bench.cli import app
 from bench.config import BackboneConfig, ConfigError, DataConfig, RecipeConfig, TrialConfig, steps_per_epoch
 from bench.data.synthetic import SyntheticConfig
 from bench.suites import Row, Suite, multi_task_row, single_task_row
@@ -303,7 +303,7 @@ def test_catalogue_lists_the_backbones_that_timm_knows():
 
 @pytest.mark.parametrize("what", ["methods", "suites", "backbones", "tasks"])
 def test_the_command_line_lists_as_table_and_as_json(what: str):
-    table, plain = (CliRunner().invoke(run_suite.app, ["list", what, *more]) for more in ([], ["--json"]))
+    table, plain = (CliRunner().invoke(app, ["list", what, *more]) for more in ([], ["--json"]))
     assert table.exit_code == plain.exit_code == 0
     for row in json.loads(plain.stdout):
         assert row["name"] in table.stdout

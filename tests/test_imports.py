@@ -19,8 +19,9 @@ from methods import METHODS
 REPOSITORY = Path(__file__).parent.parent
 FILES = [REPOSITORY / "run_suite.py", *sorted((REPOSITORY / "bench").rglob("*.py")), *sorted((REPOSITORY / "methods").rglob("*.py"))]
 HEAVY = ("torch", "torchvision", "timm", "ray")
-LIGHT = ("run_suite", "bench.catalogue", "bench.errors", "bench.record", "bench.status", "bench.tasks")
-"""Modules that import nothing heavy, `bench.report` and what is in it besides; run_suite's lazy imports excepted."""
+COMMANDS = ("run_suite", "bench.cli")
+LIGHT = ("bench.catalogue", "bench.errors", "bench.record", "bench.status", "bench.tasks")
+"""Modules that import nothing heavy, `bench.report` and what is in it besides; the commands' lazy imports excepted."""
 
 FOUNDATION = ("tasks", "errors", "config", "data", "model", "training", "measure", "record", "provenance", "catalogue")
 """Parts of bench that know nothing of suites, sweeps and reports."""
@@ -88,6 +89,10 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
+def is_command(module: str) -> bool:
+    return any(within(module, command) for command in COMMANDS)
+
+
 def test_the_sources_are_found():
     assert {"run_suite", "bench.sweep", "bench.report", "methods.base"} <= set(MODULES)
     assert Import("ray", lazy=True) in imports("bench.sweep")
@@ -107,9 +112,9 @@ def test_only_the_sweep_imports_ray():
     assert importers == {"bench.sweep"}
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if m in LIGHT or within(m, "bench.report")))
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m in LIGHT or is_command(m) or within(m, "bench.report")))
 def test_reports_and_records_import_nothing_heavy_not_even_lazily(module: str):
-    found = reachable(module, lazy=module != "run_suite")
+    found = reachable(module, lazy=not is_command(module))
     assert not {name for name in found if name.partition(".")[0] in (*HEAVY, "methods")}
 
 

@@ -1,0 +1,33 @@
+"""The command line: one typer application; the commands lie beside by what they are about, heavy imports inside of them."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from bench.cli import data, listings, models, reports, sweeps
+from bench.cli.options import HELP, USAGE
+from bench.errors import SuiteError
+
+app = typer.Typer(
+    help="Benchmark of parameter-efficient fine-tuning on multi-task dense vision.",
+    context_settings=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("list")(listings.list_)
+for command in (sweeps.plan, sweeps.run, sweeps.status, reports.report, models.params, models.evaluate, data.doctor, models.pretrain):
+    app.command()(command)
+
+data_app = typer.Typer(help="Data sets.", context_settings=HELP, no_args_is_help=True)
+data_app.command()(data.synthesize)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Run the command line; every expected error becomes one line and an exit code."""
+    try:
+        app()
+    except (SuiteError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(USAGE)

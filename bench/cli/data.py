@@ -1,0 +1,43 @@
+"""Commands about data: synthesize; and the doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.cli.options import OK, SOME_FAILED, DataRoot, Json, Quiet, Weights, show_rows
+
+
+def synthesize(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory for the PASCAL_MT tree.")],
+    train: Annotated[int, typer.Option(help="Training images.", min=1)] = 400,
+    val: Annotated[int, typer.Option(help="Validation images.", min=1)] = 150,
+    size: Annotated[int, typer.Option(help="Longer side of an image, pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed: the same seed gives the same bytes.", min=0)] = 0,
+    processes: Annotated[int, typer.Option(help="Processes that render; their number changes nothing else.", min=1)] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Render a synthetic data set in the PASCAL_MT layout and print its content hash."""
+    from rich.progress import track
+
+    from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+
+    steps = iter(track(range(train + val), description="rendering", console=Console(stderr=True, quiet=quiet)))
+    config = SyntheticConfig(n_train=train, n_val=val, size=size, seed=seed)
+    digest = write_pascal_mt(directory, config, processes=processes, progress=lambda done, total: next(steps, None))
+    print(f"{digest}  {directory}")
+
+
+def doctor(data_root: DataRoot = None, weights: Weights = None, as_json: Json = False) -> None:
+    """Check environment, data set, weights and GPUs: what is fine, what is not, what to do."""
+    from bench.data.doctor import Finding, diagnose
+    from bench.pretrain import check_kept
+
+    found = [*diagnose(data_root, weights), check_kept()]
+    if data_root is None:
+        text = "none given: demo, smoke and pretraining render theirs, the other suites read a PASCAL_MT directory"
+        found.append(Finding("data set", "ok", text, "check one with --data-root DIR"))
+    findings = [finding._asdict() for finding in found]
+    show_rows(findings, as_json)
+    raise typer.Exit(SOME_FAILED if any(finding["status"] == "fail" for finding in findings) else OK)

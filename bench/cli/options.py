@@ -1,0 +1,69 @@
+"""What the commands share: options, exit codes, the console, and how rows are printed."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+HELP = {"help_option_names": ["-h", "--help"]}
+OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Executor(StrEnum):
+    """Where trials run."""
+
+    ray = "ray"
+    serial = "serial"
+
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite; see `list suites`.")]
+Results = Annotated[Path, typer.Option(help="Directory of the results; a suite's own are in DIR/SUITE.", metavar="DIR")]
+DataRoot = Annotated[Path | None, typer.Option(help="A PASCAL_MT directory instead of the suite's synthetic data.", metavar="DIR")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights of the backbone (.safetensors or .pth) instead of the suite's.", metavar="FILE")
+]
+Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the suite's, for instance 0,1,2.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+DEFAULT_RESULTS = Path("results")
+console = Console(width=None if sys.stdout.isatty() else 200)
+
+
+def load_suite(name: str, data_root: Path | None, seeds: str | None, weights: Path | None) -> Any:
+    """Build a suite with the command line's data, seeds and weights."""
+    from bench.launch import data_config, weights_name
+    from bench.suites import load
+
+    try:
+        values = None if seeds is None else tuple(dict.fromkeys(int(seed) for seed in seeds.split(",")))
+    except ValueError:
+        raise typer.BadParameter(f"--seeds takes numbers separated by commas, for instance 0,1,2; got {seeds!r}") from None
+    data = None if data_root is None else data_config(data_root)
+    return load(name, data=data, seeds=values, weights=None if weights is None else weights_name(weights))
+
+
+def show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as JSON, or as a table."""
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    table = Table()
+    for i, key in enumerate(rows[0] if rows else ()):
+        numeric = all(isinstance(row[key], int | float) for row in rows)
+        table.add_column(key.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*(cell(value) for value in row.values()))
+    console.print(table)
+
+
+def cell(value: Any) -> str:
+    """Format a value of a terminal table."""
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    return "" if value is None else str(value)
