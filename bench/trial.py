@@ -19,6 +19,7 @@ from bench.data.pascal_context import fingerprint
 from bench.data.roots import content_hash_of, data_root_of, open_split
 from bench.errors import SuiteError
 from bench.measure import cost
+from bench.measure.panels import Panels
 from bench.model.multitask import build_model
 from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
 from bench.training.loop import DivergedError, evaluate, fit, to_device, train_step
@@ -125,8 +126,10 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     )
     timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
     evaluation_started = time.perf_counter()
-    metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device)
+    panels = Panels(val.ids)
+    metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device, panels)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
+    pictures = panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
     costs = inference | {
         "step_memory_bytes": memory,
         "peak_allocated_bytes": fitted.peak_allocated_bytes,
@@ -136,7 +139,8 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
         "images_per_second": recipe.epochs * steps * recipe.batch_size / timing["train_seconds"],
         "stored_bytes": cost.stored_bytes(model),
     }
-    return {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}, per_image
+    measured = {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}
+    return measured | {"panels": pictures}, per_image
 
 
 def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
@@ -178,6 +182,7 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
         "cost": None,
         "data": None,
         "per_image": None,
+        "panels": None,
         "env": provenance.environment(config.recipe.threads),
         "code_id": provenance.code_id(),
         "git": provenance.git_state(),

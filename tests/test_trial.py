@@ -60,6 +60,9 @@ def test_same_trial_twice_gives_the_same_record_to_the_bit(launch: Launch):
     assert measured(first) == measured(second)
     images = per_image(launch, first)
     assert len(images["id"]) == 5
+    assert first["panels"] == f"{MTLORA.run_id}.panels.npz"
+    own = [directory / "records" / first["panels"] for directory in (launch.suite_dir, elsewhere(launch, "again").suite_dir)]
+    assert own[0].read_bytes() == own[1].read_bytes()
     for name, values in per_image(elsewhere(launch, "again"), second).items():
         np.testing.assert_array_equal(values, images[name])
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.config import RecipeConfig
 from bench.measure.metrics import METRICS
+from bench.measure.panels import Panels
 from bench.record import write_atomically
 from bench.training.losses import total_loss
 from bench.training.optim import build_optimizer, learning_rate
@@ -150,8 +151,16 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Iterable[dict[str, Any]], device: torch.device) -> tuple[dict, dict[str, np.ndarray]]:
+def evaluate(
+    model: nn.Module, loader: Iterable[dict[str, Any]], device: torch.device, panels: Panels | None = None
+) -> tuple[dict, dict[str, np.ndarray]]:
     """Evaluate in fp32.
+
+    Args:
+        model: On `device`.
+        loader: Batches of the split.
+        device: Where the batches go.
+        panels: What keeps the predictions of a few images, or None.
 
     Returns:
         The metrics a task, and the per-image sums that they were computed from, keyed `task/name`, with the image ids under `id`.
@@ -164,6 +173,8 @@ def evaluate(model: nn.Module, loader: Iterable[dict[str, Any]], device: torch.d
         outputs = model(batch["image"])
         for task, metric in metrics.items():
             metric.update(outputs[task], batch[task])
+        if panels is not None:
+            panels.update(batch, outputs)
     sums = {f"{task}/{name}": values for task, metric in metrics.items() for name, values in metric.per_image().items()}
     return {task: metric.compute() for task, metric in metrics.items()}, {"id": np.array(ids)} | sums
 
