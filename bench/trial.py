@@ -35,6 +35,7 @@ class Launch:
 
     Attributes:
         suite, suite_dir: The suite's name and the directory of its records and checkpoints.
+        results: Directory under which synthetic data is rendered; None: the one that holds `suite_dir`.
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
         loader_workers: Processes that load data; 0 loads in the trial's own.
@@ -45,6 +46,7 @@ class Launch:
 
     suite: str
     suite_dir: Path
+    results: Path | None = None
     data_root: Path | None = None
     weights_file: Path | None = None
     loader_workers: int = 0
@@ -118,7 +120,7 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
         config.data.source,
         config.data.synthetic,
         config.data.fingerprint,
-        results=launch.suite_dir.parent,
+        results=launch.results or launch.suite_dir.parent,
         data_root=launch.data_root,
     )
     train, val = (open_split(root, split, config.tasks) for split in ("train", "val"))

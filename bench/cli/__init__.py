@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from bench.cli import data, listings, models, reports, sweeps
+from bench.cli import data, listings, models, reports, sweeps, tuning
 from bench.cli.options import HELP, USAGE
 from bench.errors import SuiteError
 
@@ -16,7 +16,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(listings.list_)
-for command in (sweeps.plan, sweeps.run, sweeps.status, reports.report, models.params, models.evaluate, data.doctor, models.pretrain):
+for command in (
+    sweeps.plan,
+    tuning.tune,
+    sweeps.run,
+    sweeps.status,
+    reports.report,
+    models.params,
+    models.evaluate,
+    data.doctor,
+    models.pretrain,
+):
     app.command()(command)
 
 data_app = typer.Typer(help="Data sets.", context_settings=HELP, no_args_is_help=True)

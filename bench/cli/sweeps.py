@@ -20,6 +20,7 @@ from bench.cli.options import (
     Seeds,
     SuiteName,
     Track,
+    Tuned,
     Verbose,
     Weights,
     load_suite,
@@ -34,12 +35,13 @@ def plan(
     results: Results = DEFAULT_RESULTS,
     seeds: Seeds = None,
     weights: Weights = None,
+    tuned: Tuned = False,
     as_json: Json = False,
 ) -> None:
     """Show what would run: rows, trainable parameters, missing trials, and an estimate of the time from steps measured here."""
     from bench.launch import plan_rows
 
-    chosen = load_suite(suite, data_root, seeds, weights)
+    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None)
     rows = plan_rows(chosen, results / suite, data_root=data_root)
     show_rows(rows, as_json)
     if not as_json:
@@ -61,6 +63,7 @@ def run(
     cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs a trial; by default its threads and loader processes.", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes a trial; by default 4 on a GPU, else 0.", min=0)] = None,
     rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
+    tuned: Tuned = False,
     track: Track = "tensorboard",
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -69,7 +72,7 @@ def run(
     from bench.launch import launch_suite
     from bench.tracking import parse_trackers
 
-    chosen = load_suite(suite, data_root, seeds, weights)
+    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None)
     try:
         outcome = launch_suite(
             chosen,
