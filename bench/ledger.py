@@ -15,7 +15,6 @@ from bench.model.backbone import Pyramid, build_backbone, shape_of
 from bench.model.decoders import decoder_parameters
 from bench.model.multitask import build_model
 from bench.suites import Row, Suite
-from bench.tasks import TASKS
 
 PUBLISHED_COUNTS = Path(__file__).parent.parent / "results" / "published_counts.csv"
 PUBLISHED_BACKBONE = "swin_tiny_patch4_window7_224"
@@ -88,7 +87,7 @@ def closed_form(trial: TrialConfig) -> int:
     """Return the trial's trainable parameters by formula: the method's on this backbone, and the decoders'."""
     shape = shape_of(trial.backbone.name, image_size=trial.recipe.image_size, tasks=len(trial.tasks))
     channels = _untrained(trial, "meta").channels
-    outputs = [TASKS[task].channels for task in trial.tasks]
+    outputs = [trial.data.tasks[task].channels for task in trial.tasks]
     return trial.method.trainable(shape) + sum(decoder_parameters(trial.decoder, channels, trial.decoder_channels, n) for n in outputs)
 
 
