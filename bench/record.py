@@ -20,7 +20,7 @@ from bench.errors import SuiteError
 from bench.tasks import TASKS
 
 SCHEMA_VERSION = 1
-STATUSES = ("ok", "failed", "oom", "diverged", "invalid")
+STATUSES = ("ok", "failed", "oom", "diverged", "invalid", "stopped")
 
 _NONE = (type(None),)
 _TEXT, _INTEGER, _NUMBER, _MAPPING, _LIST = (str,), (int,), (int, float), (dict,), (list,)
@@ -84,7 +84,7 @@ _MEASURED_FIELDS = {
     "data": _MAPPING,
     "data.fingerprint": _TEXT,
     "data.n_train": _INTEGER,
-    "data.n_val": _INTEGER,
+    "data.n_val": _INTEGER + _NONE,
     "timing.train_seconds": _NUMBER,
     "timing.total_seconds": _NUMBER,
 }

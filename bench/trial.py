@@ -23,10 +23,13 @@ from bench.measure.panels import Panels
 from bench.model.multitask import build_model
 from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
 from bench.tracking import Tracking
-from bench.training.loop import DivergedError, evaluate, fit, forget_peaks, to_device, train_step
+from bench.training.held_out import HeldOut, held_out_metrics
+from bench.training.loop import DivergedError, FitState, evaluate, fit, forget_peaks, to_device, train_step
 from bench.training.optim import build_optimizer
 
 EVALUATION_BATCH = 32
+EPOCH_SECONDS = {"train": "seconds", "held_out": "held_out_seconds"}
+"""Parts of a trial's timing, and their names in a line of the history."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,22 +112,26 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict) -> tuple[dict, dict]:
+def measure(
+    config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict
+) -> tuple[dict, dict | None]:
     """Train and evaluate; return the measured part of the record and the per-image sums. Fills `timing`."""
     recipe, device = config.recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.backends.cudnn.allow_tf32 = False
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step, and nothing here reads such memory
+    results = launch.results or launch.suite_dir.parent
     root = data_root_of(
         config.data.source,
         config.data.synthetic,
         config.data.fingerprint,
-        results=launch.results or launch.suite_dir.parent,
+        results=results,
         data_root=launch.data_root,
     )
-    opened = partial(open_split, root, tasks=config.tasks, held_out=config.data.held_out, store=launch.suite_dir.parent / "data")
-    train, val = opened("train"), opened("val")
+    opened = partial(open_split, root, tasks=config.tasks, held_out=config.data.held_out, store=results / "data")
+    train, held_out = opened("train"), None if config.data.held_out is None else opened("held_out")
+    val = opened("val") if recipe.evaluate_on == "val" else None  # a tuning trial never sees it
     steps = steps_per_epoch(len(train), recipe.batch_size)
     feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
     augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
@@ -133,28 +140,45 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
     forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
-    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train)}
+    data |= {"n_val": None if val is None else len(val), "n_held_out": None if held_out is None else len(held_out)}
     identity = f"{provenance.code_id()} {data['fingerprint']}"
-    fitted = fit(
-        model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=on_epoch
-    )
-    timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
+    loop = {"steps_per_epoch": steps, "device": device, "checkpoint": checkpoint, "identity": identity, "on_epoch": on_epoch}
+    watch = None if held_out is None else watch_held_out(model, recipe.evaluate_every, held_out, val, feed, device)
+    fitted = fit(model, augmented, recipe, held_out=watch, **loop)
+    timing |= {"train_end": iso(time.time())}
+    timing |= {f"{of}_seconds": sum(line.get(key, 0.0) for line in fitted.history) for of, key in EPOCH_SECONDS.items()}
     evaluation_started = time.perf_counter()
-    panels = Panels(val.ids)
-    metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device, panels)
+    metrics, per_image, pictures = held_out_metrics(fitted.history[-1]), None, None
+    if val is not None:
+        panels = Panels(val.ids)
+        metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device, panels)
+        pictures = panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
-    pictures = panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
-    costs = inference | {
-        "step_memory_bytes": memory,
+    costs = inference | {"step_memory_bytes": memory, "stored_bytes": cost.stored_bytes(model)}
+    costs |= step_costs(fitted, recipe, images=recipe.epochs * steps * recipe.batch_size)
+    measured = {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}
+    return measured | {"panels": pictures, "best_on_held_out": fitted.best}, per_image
+
+
+def step_costs(fitted: FitState, recipe: RecipeConfig, *, images: int) -> dict[str, Any]:
+    """Return what training `images` images cost: peaks of the CUDA allocator, seconds of a step, images a second."""
+    return {
         "peak_allocated_bytes": fitted.peak_allocated_bytes,
         "peak_reserved_bytes": fitted.peak_reserved_bytes,
         "batch_size": recipe.batch_size,
         "step_seconds": cost.summarize_seconds(fitted.step_seconds, warmup_steps=0),
-        "images_per_second": recipe.epochs * steps * recipe.batch_size / timing["train_seconds"],
-        "stored_bytes": cost.stored_bytes(model),
+        "images_per_second": images / sum(line["seconds"] for line in fitted.history),
     }
-    measured = {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}
-    return measured | {"panels": pictures}, per_image
+
+
+def watch_held_out(model: torch.nn.Module, every: int | None, held_out: Any, val: Any, feed: Callable, device: torch.device) -> HeldOut:
+    """Return how the model is evaluated on held-out images while it trains, and on the validation split, where one is given, when best."""
+
+    def metrics_on(split: Any) -> dict[str, dict[str, float | None]]:
+        return evaluate(model, feed(split, EVALUATION_BATCH, train=False), device)[0]
+
+    return HeldOut(every=every, evaluate=partial(metrics_on, held_out), at_best=None if val is None else partial(metrics_on, val))
 
 
 def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
@@ -190,6 +214,7 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
         "data": None,
         "per_image": None,
         "panels": None,
+        "best_on_held_out": None,
         "env": provenance.environment(config.recipe.threads),
         "code_id": provenance.code_id(),
         "git": provenance.git_state(),
