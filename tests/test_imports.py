@@ -107,9 +107,9 @@ def test_methods_never_import_bench():
             assert not strangers, f"{module} imports {strangers}"
 
 
-def test_only_the_sweep_imports_ray():
+def test_only_the_sweep_and_the_tuner_import_ray():
     importers = {module for module in MODULES if any(within(found.target, "ray") for found in imports(module))}
-    assert importers == {"bench.sweep"}
+    assert importers == {"bench.sweep", "bench.tuning.on_ray"}
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if m in LIGHT or is_command(m) or within(m, "bench.report")))
