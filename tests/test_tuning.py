@@ -209,8 +209,6 @@ def test_a_tuned_suite_uses_the_choice_and_says_what_it_cost(tuned: Path, tmp_pa
     lora = suite.rows[2].trials[0].method
     chosen = outcome["rows"][2]["chosen"]["values"]
     assert (lora.scale, lora.dropout) == (chosen["scale"], chosen["dropout"])
-        k: v for k, v in outcome["rows"][2]["chosen"]["values"].items() if k != "peak_lr"
-    }
     assert {trial.run_id for trial in suite.trials}.isdisjoint(trial.run_id for trial in TINY.trials)
     notes = "\n".join(suite.notes)
     assert "the same 2 points of a scrambled Halton sequence" in notes

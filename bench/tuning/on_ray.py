@@ -118,7 +118,8 @@ class RowSearchers(Searcher):
         super().__init__(metric="score", mode="max")
         self.rows = {tuned.row.label: tuned for tuned in rows}
         self.asked = {label: asked_points(tuned, tuning_dir) for label, tuned in self.rows.items()}
-        self.studies = {label: study_of(tuned.space, seed) for label, tuned in self.rows.items()}
+        seeds = {label: seed + len(points) for label, points in self.asked.items()}  # else a restarted sampler would repeat itself
+        self.studies = {label: study_of(tuned.space, seeds[label]) for label, tuned in self.rows.items()}
         self.tuning_dir, self.owner = tuning_dir, {}
         self.queue: deque[tuple[str, int]] = deque()
         for index in range(budget):
