@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit  # scipy.stats would need a sound torch wherever one is installed
 
 from bench.record import RecordError
 from bench.tasks import TASKS
@@ -159,7 +160,8 @@ def row_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
     Returns:
         One line a plan row, families kept together in the order of the plan. Columns label, method, title, kind, family, dial, dial_value,
         is_reference, seeds_planned, seeds_complete, missing (what keeps seeds from counting, or empty); for every headline metric, delta_m
-        and measured cost `<quantity>_mean`, `_std` (sample, n - 1; missing for one seed) and `_n`; one column for each count.
+        and measured cost `<quantity>_mean`, `_std` (sample, n - 1; missing for one seed), `_n`, and `_low` and `_high`, the 95 % interval
+        of the mean (Student's t over seeds; missing for one seed); one column for each count.
 
     Raises:
         ValueError: Where seeds of a row disagree on a parameter count.
@@ -181,11 +183,21 @@ def row_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
             line[name] = int(counts[0]) if len(counts) else None
         for name in (*quantities, "delta_m", *MEASURED_COSTS):
             values = own[name].dropna().astype(float)
+            low, high = t_interval(values)
             line |= {f"{name}_mean": values.mean(), f"{name}_std": values.std(ddof=1), f"{name}_n": len(values)}
+            line |= {f"{name}_low": low, f"{name}_high": high}
         lines.append(line)
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
     order = {family: position for position, family in reversed(list(enumerate(frame["family"])))}
     return frame.sort_values("family", key=lambda families: families.map(order), kind="stable", ignore_index=True)
+
+
+def t_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval of the mean of values that are drawn alike, NaN with fewer than two."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
 
 
 def plan_tasks(plan: Mapping) -> list[str]:
