@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from bench.report.page.assets import data_uri, downloads, packed, pictures, plotly_script, small_png
+from bench.report.page.assets import data_uri, downloads, packed, pictures, plotly_packed, small_png
 from bench.report.page.facts import facts
 from bench.report.page.payload import payload
 from bench.report.plots import CAPTIONS, Drawn
@@ -74,7 +74,7 @@ def make_page(
         has_panels=data["panels"] is not None,
         css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)),
-        plotly=packed(plotly_script()),
+        plotly=plotly_packed(),
         data=packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()),
     )
 

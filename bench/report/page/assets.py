@@ -5,6 +5,7 @@ import gzip
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import numpy as np
@@ -43,9 +44,10 @@ def packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
-def plotly_script() -> bytes:
-    """Return plotly's offline bundle, which its package brings."""
-    return (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+@cache
+def plotly_packed() -> str:
+    """Return plotly's offline bundle, which its package brings, packed."""
+    return packed((files("plotly") / "package_data" / "plotly.min.js").read_bytes())
 
 
 def data_uri(name: str, content: bytes) -> str:

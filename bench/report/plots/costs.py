@@ -54,7 +54,7 @@ def draw_memory(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) -> Fig
     labels = shown_labels(rows, list(numbers["label"]))
     own = numbers.set_index("label").loc[labels]
     with mpl.rc_context(STYLE):
-        figure = new_figure(TEXT_WIDTH_INCHES, 1.1 + 0.17 * len(labels))
+        figure = new_figure(TEXT_WIDTH_INCHES, max(2.0, 1.1 + 0.17 * len(labels)))
         axes = figure.add_subplot()
         at, left = np.arange(len(labels)), np.zeros(len(labels))
         for part, (name, color, hatch) in PARTS.items():

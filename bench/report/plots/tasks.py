@@ -103,7 +103,7 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
     tasks, present = list(dict.fromkeys(numbers["task"])), list(dict.fromkeys(numbers["label"]))
     labels = shown_labels(rows, present)
     with mpl.rc_context(STYLE):
-        figure = new_figure(TEXT_WIDTH_INCHES, 0.9 + 0.17 * len(labels))
+        figure = new_figure(TEXT_WIDTH_INCHES, max(2.0, 0.9 + 0.17 * len(labels)))
         grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
         for axes, task in zip(grid, tasks, strict=True):
             own = numbers[numbers["task"] == task].set_index("label").reindex(labels)
@@ -143,7 +143,7 @@ def draw_interference(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) 
     apart = ((table["low"] > 0) | (table["high"] < 0)).to_numpy()
     largest = float(np.nanmax(np.abs(table["change"].to_numpy(dtype=float)))) or 1.0
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = new_figure(min(TEXT_WIDTH_INCHES, 2.9 + 0.85 * len(tasks)), 1.05 + 0.19 * len(labels))
+        figure = new_figure(min(TEXT_WIDTH_INCHES, 4.0 + 0.6 * len(tasks)), max(2.2, 1.05 + 0.19 * len(labels)))
         axes = figure.add_subplot()
         values = table["change"].astype(float)
         texts = values.map(_signed)
