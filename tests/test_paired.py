@@ -5,6 +5,7 @@ import pytest
 from made_records import MadeSuite, made_method
 from scipy import stats as scipy_stats
 
+from bench.measure.metrics import METRICS
 from bench.measure.scores import ANGLE_LIMITS_DEG, RESAMPLED, normals_scores, saliency_scores, segmentation_scores
 from bench.record import write_record
 from bench.report.paired import compare_rows, rank_intervals, tied_with_best
@@ -12,11 +13,15 @@ from bench.report.seeds import scored_seed_frame
 from bench.report.stats import column_pairs, interquartile_mean, row_frame
 
 SCORES = {"semseg": segmentation_scores, "human_parts": segmentation_scores, "saliency": saliency_scores, "normals": normals_scores}
-HEADLINE = {"semseg": "miou", "human_parts": "miou", "saliency": "miou", "normals": "mean_deg"}
+SCORES["depth"] = METRICS["depth"]().scores
+HEADLINE = {"semseg": "miou", "human_parts": "miou", "saliency": "miou", "normals": "mean_deg", "depth": "rmse_m"}
 
 
 def made_sums(task: str, images: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Return per-image sums of random predictions."""
+    if task == "depth":
+        sums = {name: generator.uniform(0, 9, images) for name in ("square_sum", "absolute_sum", "relative_sum")}
+        return sums | {name: np.full(images, 7) for name in ("valid", "ratio_below_1.25", "ratio_below_1.5625", "ratio_below_1.953125")}
     if task == "normals":
         valid = generator.integers(0, 100, size=images)
         within = {f"within_{limit:g}": valid // 2 for limit in ANGLE_LIMITS_DEG}

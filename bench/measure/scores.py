@@ -108,10 +108,16 @@ def resampled_mean_deg(rows: Rows, counts: np.ndarray) -> np.ndarray:
     return (counts @ rows["angle_sum"]) / np.maximum(counts @ rows["valid"].astype(np.float64), 1)
 
 
+def resampled_rmse_m(rows: Rows, counts: np.ndarray) -> np.ndarray:
+    """Return `rmse_m` of depth (`bench.measure.depth`) for every resample, in metres; arguments as `resampled_miou`."""
+    return np.sqrt((counts @ rows["square_sum"]) / np.maximum(counts @ rows["valid"].astype(np.float64), 1))
+
+
 RESAMPLED: Mapping[str, Callable[[Rows, np.ndarray], np.ndarray]] = {
     "semseg": resampled_miou,
     "human_parts": resampled_miou,
     "saliency": resampled_saliency,
     "normals": resampled_mean_deg,
+    "depth": resampled_rmse_m,
 }
 """Per task: its headline metric for resampled images. A task that is not here is tested over seeds alone."""
