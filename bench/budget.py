@@ -4,7 +4,8 @@ import bisect
 import dataclasses
 
 from bench.config import ConfigError
-from methods.base import MethodConfig, Shape
+from methods.base import MethodConfig
+from methods.shape import Shape
 
 LARGEST_DIAL = 4096
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from bench.tasks import TASKS
 
 REPOSITORY = Path(__file__).parent.parent
+TIMM_FAMILIES = ("swin_transformer", "swin_transformer_v2", "vision_transformer", "pvt_v2")
+"""Modules of timm whose models the suite can build on; `bench.model.backbone` holds one family each."""
 
 
 def described(folder: str, *, defining: str | None = None, decorated: str | None = None) -> list[dict[str, str]]:
@@ -44,11 +46,13 @@ def tasks() -> list[dict[str, str | int | float]]:
 
 
 def backbones() -> list[dict[str, str]]:
-    """List the Swins: the suite's own and timm's, read from the source of the installed timm."""
-    timm = Path(str(importlib.metadata.distribution("timm").locate_file("timm/models/swin_transformer.py")))
+    """List the backbones: the suite's own and timm's of the supported families, read from the sources of the installed timm."""
+    timm = [Path(str(importlib.metadata.distribution("timm").locate_file(f"timm/models/{module}.py"))) for module in TIMM_FAMILIES]
     rows = []
-    for file, origin in ((REPOSITORY / "bench/model/backbone.py", "this suite"), (timm, "timm")):
+    for file, origin in ((REPOSITORY / "bench/model/backbone/swin.py", "this suite"), *((file, "timm") for file in timm)):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and any(getattr(d, "id", None) == "register_model" for d in node.decorator_list):
-                rows.append({"name": node.name, "origin": origin, "description": (ast.get_docstring(node) or "").partition("\n")[0]})
+                rows.append(
+                    {"name": node.name, "origin": origin, "description": (ast.get_docstring(node) or "").partition("\n")[0].strip()}
+                )
     return rows

@@ -9,15 +9,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bench.config import TrialConfig
+from bench.config import ConfigError, TrialConfig
 from bench.measure.cost import parameter_ledger
-from bench.model.backbone import SwinPyramid, build_backbone, shape_of
+from bench.model.backbone import Pyramid, build_backbone, shape_of
 from bench.model.decoders import decoder_parameters
 from bench.model.multitask import build_model
 from bench.suites import Row, Suite
 from bench.tasks import TASKS
 
 PUBLISHED_COUNTS = Path(__file__).parent.parent / "results" / "published_counts.csv"
+PUBLISHED_BACKBONE = "swin_tiny_patch4_window7_224"
 PROBE_IMAGE_SIZE = 64
 
 
@@ -35,7 +36,7 @@ def _pickled(name: str, image_size: int, device: str) -> bytes:
     return pickle.dumps(pyramid)
 
 
-def _untrained(trial: TrialConfig, device: str) -> SwinPyramid:
+def _untrained(trial: TrialConfig, device: str) -> Pyramid:
     """Return a new backbone of the trial's kind with random weights; copying one is several times faster than building it."""
     pyramid = pickle.loads(_pickled(trial.backbone.name, trial.recipe.image_size, device))
     pyramid.tasks = trial.tasks
@@ -48,10 +49,18 @@ def ledger_rows(suite: Suite) -> list[dict[str, Any]]:
     Returns:
         Per row: trainable parameters by group, in all, with and without decoders; `closed_form`, the same total from the methods' and
         decoders' formulae; `dead`, how many of them train and never get a gradient, and `dead_names`; what was `published` under the row's
-        label, the difference of our count without decoders to it without its decoders, how precise it was printed, what it includes.
+        label, the difference of our count without decoders to it without its decoders, how precise it was printed, what it includes;
+        `refused`, why the method does not work on this backbone, with nulls in all counts, or null.
     """
     published = pd.read_csv(PUBLISHED_COUNTS, keep_default_na=False).set_index("row")
-    return [_counts(row) | _dead(row) | _published(row, published) for row in suite.rows]
+    rows = []
+    for row in suite.rows:
+        try:
+            rows.append(_counts(row) | _dead(row) | _published(row, published) | {"refused": None})
+        except ConfigError as error:  # the method and this backbone do not go together
+            rows.append({"row": row.label, "refused": str(error)})
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in columns} for row in rows]
 
 
 def _counts(row: Row) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def _models(row: Row) -> list[TrialConfig]:
 def closed_form(trial: TrialConfig) -> int:
     """Return the trial's trainable parameters by formula: the method's on this backbone, and the decoders'."""
     shape = shape_of(trial.backbone.name, image_size=trial.recipe.image_size, tasks=len(trial.tasks))
-    channels = (*shape.widths[1:], shape.widths[-1])
+    channels = _untrained(trial, "meta").channels
     outputs = [TASKS[task].channels for task in trial.tasks]
     return trial.method.trainable(shape) + sum(decoder_parameters(trial.decoder, channels, trial.decoder_channels, n) for n in outputs)
 
@@ -117,8 +126,9 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
 
 
 def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
-    """Compare without decoders, because tables of other papers count other decoders."""
-    if row.label not in published.index:
+    """Compare, on the published backbone, without decoders, because tables of other papers count other decoders."""
+    of_published = row.trials[0].backbone.name.startswith(PUBLISHED_BACKBONE)
+    if row.label not in published.index or not of_published:
         return dict.fromkeys(("published", "published_decoders", "precision", "difference", "published_includes", "evidence", "note"))
     entry = published.loc[row.label]
     ours = sum(ledger(trial)["trainable_without_decoders"] for trial in _models(row))

@@ -22,7 +22,8 @@ from bench.measure import cost
 from bench.measure.panels import Panels
 from bench.model.multitask import build_model
 from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
-from bench.training.loop import DivergedError, evaluate, fit, to_device, train_step
+from bench.tracking import Tracking
+from bench.training.loop import DivergedError, evaluate, fit, forget_peaks, to_device, train_step
 from bench.training.optim import build_optimizer
 
 EVALUATION_BATCH = 32
@@ -37,6 +38,7 @@ class Launch:
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
         loader_workers: Processes that load data; 0 loads in the trial's own.
+        trackers: What watches the trial, see `bench.tracking`.
         executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
         command: The command line, for the record.
     """
@@ -46,6 +48,7 @@ class Launch:
     data_root: Path | None = None
     weights_file: Path | None = None
     loader_workers: int = 0
+    trackers: tuple[str, ...] = ()
     executor: str = "serial"
     gpus_per_trial: float | None = None
     command: str = ""
@@ -67,8 +70,14 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
     record = describe(config, launch, attempt) | {"timing": {"trial_start": iso(started), "imports_done": iso(time.time())}}
     checkpoint = launch.suite_dir / "checkpoints" / f"{config.run_id}.pt"
     per_image = None
+    tracking = Tracking(launch.trackers, suite=launch.suite, run_id=config.run_id, suite_dir=launch.suite_dir, config=config.to_dict())
+
+    def watched(line: dict) -> None:
+        tracking.epoch(line)
+        on_epoch(line)
+
     try:
-        measured, per_image = measure(config, launch, checkpoint, on_epoch, record["timing"])
+        measured, per_image = measure(config, launch, checkpoint, watched, record["timing"])
         record |= {"status": "ok", "reason": None} | measured
     except (DivergedError, FloatingPointError) as error:
         record |= {"status": "diverged", "reason": str(error)}
@@ -84,7 +93,9 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
         unmeasured = describe(config, launch, attempt) | {"timing": record["timing"], "status": "failed", "reason": str(error)}
         path = write_record(launch.suite_dir / "records", unmeasured, None)
     checkpoint.unlink(missing_ok=True)
-    return read_record(path)
+    record = read_record(path)
+    tracking.end(record)
+    return record
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -117,7 +128,7 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     model = build_model(config, weights_file=launch.weights_file).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
     memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
-    reset_peaks(device)
+    forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
     data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
     identity = f"{provenance.code_id()} {data['fingerprint']}"
@@ -146,13 +157,6 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
 def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
     """Return the recipe's augmentation, as the loader takes it."""
     return {"flip": recipe.flip, "rotation": recipe.rotation, "scale": recipe.scale}
-
-
-def reset_peaks(device: torch.device) -> None:
-    """Forget the peak memory of what ran before training."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
 
 
 def probe_memory(model: torch.nn.Module, batch: dict[str, Any], config: TrialConfig) -> dict[str, int]:

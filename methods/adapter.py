@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, Shape, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
+from methods.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ A method is `apply(backbone, config)`. It mutates the backbone in place, leaves 
 trains through `requires_grad` only. Decoders, data, loss and optimiser are out of its reach.
 
 A backbone is any `nn.Module` with the attribute `tasks: tuple[str, ...]` whose dotted module names follow timm's Swin:
-`...layers.<stage>.blocks.<block>.{attn.qkv, attn.proj, mlp.fc1, mlp.fc2}` and `...layers.<stage>.downsample.reduction`.
+`...layers.<stage>.blocks.<block>.{attn.qkv, attn.proj, mlp.fc1, mlp.fc2}` and `...layers.<stage>.downsample.reduction`. Where queries are
+projected apart from keys and values, `attn.q` and `attn.kv` stand for `attn.qkv`.
 
 Streams: activations are `(S * B, ...)`, stream-major in dim 0, with S = 1 (shared), T (one a task) or 1 + T (shared first). A parameter
 that belongs to one task carries that task's name as a component of its dotted name.
@@ -17,80 +18,48 @@ from typing import ClassVar
 
 from torch import nn
 
-LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "reduction": "downsample.reduction"}
-"""Short names of the linear layers that a method may rewire, and how their dotted names end."""
+from methods.shape import Shape
 
-SIZES = {"qkv": (1, 3), "proj": (1, 1), "fc1": (1, 4), "fc2": (4, 1), "reduction": (4, 2)}
-"""Input and output channels of these layers, in units of the width C of their stage."""
+LAYERS = {
+    "qkv": ("attn.qkv", "attn.q", "attn.kv"),
+    "proj": ("attn.proj",),
+    "fc1": ("mlp.fc1",),
+    "fc2": ("mlp.fc2",),
+    "reduction": ("downsample.reduction",),
+}
+"""Short names of the linear layers that a method may rewire, and how their dotted names end."""
 
 ALSO_TRAIN = {
     "norm": r"(^|\.)layers\..*\.norm\d?\.",
-    "relative_position": r"relative_position_bias_table$",
+    "relative_position": r"\.(relative_position_bias_table$|cpb_mlp\.)",
     "patch_embed": r"(^|\.)patch_embed\.",
-    "patch_merging": r"downsample\.reduction\.",
-    "bias": r"(?<!norm)(?<!norm1)(?<!norm2)\.bias$",
+    "patch_merging": r"downsample\.(reduction|proj)\.",
+    "bias": r"(?<!norm)(?<!norm1)(?<!norm2)\.([qv]_)?bias$",
 }
 """Groups of a backbone's own parameters that a method may leave trainable, as patterns of dotted names."""
 
-_SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:blocks\.(\d+)\.)?(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2|downsample\.reduction)$")
+BIAS_VECTOR = re.compile(r"\.([qv]_)?bias$")
+"""Names of all bias vectors, those of norms too."""
+
+_SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:blocks\.(\d+)\.)?(attn\.(?:qkv|q|kv|proj)|mlp\.fc[12]|downsample\.reduction)$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What a closed form of parameters needs to know: the backbone's sizes (a Swin with qkv bias and MLP ratio 4) and the number of tasks.
+class Range:
+    """An interval that a dial is tuned over.
 
     Attributes:
-        widths: Channels C of the blocks of each stage; each stage has twice those of the one before.
-        depths: Blocks of each stage.
-        heads: Attention heads of each stage.
-        windows: Side of the attention windows of each stage, tokens.
-        patch: Side of a patch, pixels.
-        tasks: Number of tasks T.
+        low, high: Its ends, both included.
+        log: Whether equal ratios, not equal differences, are equally likely; `low` must then be positive.
     """
 
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    windows: tuple[int, ...]
-    patch: int
-    tasks: int
+    low: float
+    high: float
+    log: bool = False
 
-    def over_blocks(self, term: Callable[[int], int]) -> int:
-        """Sum `term(C)` over all blocks."""
-        return sum(depth * term(width) for width, depth in zip(self.widths, self.depths, strict=True))
-
-    def over_layers(self, kinds: Iterable[str], term: Callable[[int, int], int]) -> int:
-        """Sum `term(input channels, output channels)` over all layers of the kinds."""
-        total = 0
-        for kind in kinds:
-            into, out = SIZES[kind]
-            if kind == "reduction":
-                total += sum(term(into * c, out * c) for c in self.widths[:-1])
-            else:
-                total += self.over_blocks(lambda c, into=into, out=out: term(into * c, out * c))
-        return total
-
-    def group(self, name: str) -> int:
-        """Count the backbone's own parameters in a group of `ALSO_TRAIN`."""
-        first, merged = self.widths[0], self.widths[:-1]
-        match name:
-            case "norm":  # two a block, one a patch merging over 4 C
-                return self.over_blocks(lambda c: 4 * c) + sum(8 * c for c in merged)
-            case "relative_position":
-                stages = zip(self.depths, self.heads, self.windows, strict=True)
-                return sum(depth * heads * (2 * window - 1) ** 2 for depth, heads, window in stages)
-            case "patch_embed":  # convolution with bias, norm
-                return 3 * self.patch**2 * first + 3 * first
-            case "patch_merging":
-                return sum(8 * c * c for c in merged)
-            case "bias":  # qkv 3 C, proj C, fc1 4 C, fc2 C; the convolution
-                return self.over_blocks(lambda c: 9 * c) + first
-        raise ValueError(f"no closed form for the group {name!r}")
-
-    def backbone(self) -> int:
-        """Count the whole backbone, without final norm and classifier."""
-        groups = sum(self.group(name) for name in ("norm", "relative_position", "patch_embed", "patch_merging"))
-        return groups + self.over_blocks(lambda c: 12 * c * c + 9 * c)
+    def __post_init__(self) -> None:
+        if not (self.low < self.high and (self.low > 0 or not self.log)):
+            raise ValueError(f"a range needs low < high, and low > 0 where it is logarithmic; got {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +69,8 @@ class MethodConfig:
     Attributes:
         title: The method's name in a table.
         dial: Name of the field that a sweep varies, or None.
+        tunable: Fields that `tune` may choose for a row besides its learning rate, two at most, and no field that changes the number of
+            parameters: a row is tuned, not made larger.
         paper: Where the method is defined.
         also_train: Groups of the backbone's own parameters to train besides the method's, keys of `ALSO_TRAIN`.
     """
@@ -107,6 +78,7 @@ class MethodConfig:
     title: ClassVar[str]
     dial: ClassVar[str | None] = None
     dial_title: ClassVar[str] = ""
+    tunable: ClassVar[dict[str, Range]] = {}
     paper: ClassVar[str] = ""
 
     also_train: tuple[str, ...] = ()
@@ -123,8 +95,7 @@ class MethodConfig:
 
     def trainable(self, shape: Shape) -> int:
         """Return the closed form of all parameters of the backbone that train."""
-        twice = shape.widths[0] if {"bias", "patch_embed"} <= set(self.also_train) else 0  # the convolution's bias is in both
-        return self.parameters(shape) + sum(shape.group(name) for name in self.also_train) - twice
+        return self.parameters(shape) + shape.own(self.also_train)
 
     @property
     def label(self) -> str:
@@ -205,7 +176,7 @@ def sites(backbone: nn.Module, kinds: Iterable[str]) -> list[Site]:
     """
     kinds = tuple(kinds)
     require_layers(kinds)
-    kind_of = {ending: kind for kind, ending in LAYERS.items()}
+    kind_of = {ending: kind for kind, endings in LAYERS.items() for ending in endings}
     found = [(name, module, match) for name, module in backbone.named_modules() if (match := _SITE.search(name))]
     depth: dict[int, int] = {}
     for _, _, match in found:
@@ -220,7 +191,7 @@ def sites(backbone: nn.Module, kinds: Iterable[str]) -> list[Site]:
             result.append(Site(name=name, module=module, kind=kind, stage=stage, block=block, last=last))
     if absent := [kind for kind in kinds if kind not in {site.kind for site in result}]:
         raise ValueError(
-            f"{type(backbone).__name__} has no layer that ends in {[LAYERS[kind] for kind in absent]}; "
+            f"{type(backbone).__name__} has no layer that ends in {[LAYERS[kind][0] for kind in absent]}; "
             "the method needs a Swin-like backbone from timm, or other `layers`"
         )
     return result

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from methods.base import MethodConfig, Shape, freeze, register, require_choices
+from methods.base import BIAS_VECTOR, MethodConfig, freeze, register
+from methods.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,11 @@ class BitFitConfig(MethodConfig):
 
     also_train: tuple[str, ...] = ("relative_position",)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choices("also_train", self.also_train, ("relative_position", "patch_merging"))  # biases and these do not overlap
-
     def parameters(self, shape: Shape) -> int:
-        return shape.group("bias") + shape.group("norm") // 2 + shape.widths[0]  # the last is the patch embedding's norm
+        return shape.own(("vector",))
+
+    def trainable(self, shape: Shape) -> int:
+        return shape.own(("vector", *self.also_train))  # groups of `also_train` may hold biases themselves
 
 
 @register("bitfit", BitFitConfig)
@@ -35,5 +35,5 @@ def apply(backbone: nn.Module, config: BitFitConfig) -> None:
     """Freeze the backbone but for its biases and `also_train`."""
     freeze(backbone, config.also_train)
     for name, parameter in backbone.named_parameters():
-        if name.endswith(".bias"):
+        if BIAS_VECTOR.search(name):
             parameter.requires_grad_(True)

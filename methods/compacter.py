@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from methods.adapter import AdaptedLinear, bottleneck_width
-from methods.base import MethodConfig, Shape, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
+from methods.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)

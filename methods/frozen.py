@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from methods.base import MethodConfig, Shape, freeze, register
+from methods.base import MethodConfig, freeze, register
+from methods.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)

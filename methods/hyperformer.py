@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
 from methods.adapter import bottleneck_width
-from methods.base import MethodConfig, Shape, Site, freeze, register, replace, require_at_least, require_choices, sites
+from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least, require_choices, sites
+from methods.shape import Shape
 
 POSITIONS = ("proj", "fc2")
 

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.base import SIZES, MethodConfig, Shape, Site, freeze, register, replace, require_at_least, require_choices, sites
+from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least, require_choices, sites
+from methods.shape import Shape
 
 SCALINGS = ("fixed", "alpha_over_rank")
 
@@ -36,6 +37,7 @@ class LoRAConfig(MethodConfig):
     title = "LoRA"
     dial = "rank"
     dial_title = "r"
+    tunable: ClassVar[dict[str, Range]] = {"scale": Range(low=0.5, high=16, log=True), "dropout": Range(low=0, high=0.2)}
     paper: ClassVar[str] = "arXiv 2106.09685"
 
     rank: int = 16
@@ -54,7 +56,7 @@ class LoRAConfig(MethodConfig):
 
     def parameters(self, shape: Shape) -> int:
         ranks = self.stage_ranks or (self.rank,) * len(shape.widths)
-        return count_pairs(shape, self.layers, ranks, depths=shape.depths, trainable_scale=self.trainable_scale)
+        return count_pairs(shape, self.layers, ranks, trainable_scale=self.trainable_scale)
 
 
 class LoRALinear(nn.Module):
@@ -101,15 +103,10 @@ def per_stage(backbone: nn.Module, field: str, values: tuple[int, ...], default:
     return values or (default,) * stages
 
 
-def count_pairs(shape: Shape, kinds: Iterable[str], ranks: Sequence[int], *, depths: Sequence[int], trainable_scale: bool) -> int:
-    """Count the parameters of one pair a layer in the given kinds, with one rank a stage, over `depths` blocks of each stage."""
-    total = 0
-    for kind in kinds:
-        channels = sum(SIZES[kind])
-        layers = [1] * (len(depths) - 1) + [0] if kind == "reduction" else depths
-        for n, rank, width in zip(layers, ranks, shape.widths, strict=True):
-            total += n * (rank * channels * width + (trainable_scale and rank > 0))
-    return total
+def count_pairs(shape: Shape, kinds: Iterable[str], ranks: Sequence[int], *, trainable_scale: bool, only_last: bool = False) -> int:
+    """Count the parameters of one pair a layer in the given kinds, with one rank a stage; `only_last` in the last block of each stage."""
+    layers = [layer for layer in shape.layers if layer.kind in tuple(kinds) and (layer.last or not only_last)]
+    return sum(ranks[layer.stage] * (layer.into + layer.out) + (trainable_scale and ranks[layer.stage] > 0) for layer in layers)
 
 
 @register("lora", LoRAConfig)

@@ -12,8 +12,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from methods.base import MethodConfig, Shape, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least
+from methods.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,7 @@ class AttentionLoRAConfig(MethodConfig):
     title = "LoRA (q, v)"
     dial = "rank"
     dial_title = "r"
+    tunable: ClassVar[dict[str, Range]] = {"scale": Range(low=0.5, high=16, log=True), "dropout": Range(low=0, high=0.2)}
     paper: ClassVar[str] = "arXiv 2106.09685"
 
     rank: int = 4
@@ -39,33 +42,47 @@ class AttentionLoRAConfig(MethodConfig):
         return shape.over_blocks(lambda c: 4 * self.rank * c) + biases
 
 
-class QueryValueLoRA(nn.Module):
-    """A frozen joint projection `(..., C) -> (..., 3 C)` plus updates of its first and last third."""
+PARTS = {"attn.qkv": {"query": (0, 3), "value": (2, 3)}, "attn.q": {"query": (0, 1)}, "attn.kv": {"value": (1, 2)}}
+"""Where query and value stand in a projection's output: index and number of equal parts, by how the layer's name ends."""
 
-    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float, factor_bias: bool) -> None:
+
+class QueryValueLoRA(nn.Module):
+    """A frozen projection `(..., C) -> (..., n C)` plus updates of the parts of its output that `parts` names."""
+
+    def __init__(
+        self, linear: nn.Linear, parts: dict[str, tuple[int, int]], rank: int, scale: float, dropout: float, factor_bias: bool
+    ) -> None:
         super().__init__()
-        channels = linear.out_features // 3
         self.linear = linear
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
-        self.down = nn.ModuleDict({part: nn.Linear(linear.in_features, rank, bias=factor_bias) for part in ("query", "value")})
-        self.up = nn.ModuleDict({part: nn.Linear(rank, channels, bias=factor_bias) for part in ("query", "value")})
+        self.rows = {part: self.rows_of(linear.out_features // number, index) for part, (index, number) in parts.items()}
+        self.down = nn.ModuleDict({part: nn.Linear(linear.in_features, rank, bias=factor_bias) for part in parts})
+        self.up = nn.ModuleDict({part: nn.Linear(rank, rows.stop - rows.start, bias=factor_bias) for part, rows in self.rows.items()})
         for parameter in self.up.parameters():
             nn.init.zeros_(parameter)
 
+    @staticmethod
+    def rows_of(channels: int, index: int) -> slice:
+        """Return the output channels of a part."""
+        return slice(index * channels, (index + 1) * channels)
+
     def forward(self, x: Tensor) -> Tensor:
         y, dropped = self.linear(x), self.dropout(x)
-        query, value = (self.scale * self.up[part](self.down[part](dropped)) for part in ("query", "value"))
-        return y + torch.cat((query, torch.zeros_like(query), value), -1)
+        for part, rows in self.rows.items():
+            update = self.scale * self.up[part](self.down[part](dropped))
+            y = y + pad(update, (rows.start, y.shape[-1] - rows.stop))
+        return y
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """Return the plain layer that computes the same in evaluation."""
-        channels = self.linear.out_features // 3
-        for part, rows in (("query", slice(0, channels)), ("value", slice(2 * channels, None))):
+        for part, rows in self.rows.items():
             down, up = self.down[part], self.up[part]
             self.linear.weight[rows] += self.scale * (up.weight @ down.weight)
             if up.bias is not None:
+                if self.linear.bias is None:
+                    self.linear.bias = nn.Parameter(self.linear.weight.new_zeros(self.linear.out_features), requires_grad=False)
                 self.linear.bias[rows] += self.scale * (up.weight @ down.bias + up.bias)
         return self.linear
 
@@ -74,4 +91,9 @@ class QueryValueLoRA(nn.Module):
 def apply(backbone: nn.Module, config: AttentionLoRAConfig) -> None:
     """Freeze the backbone and give every block's query and value projection a low-rank update."""
     freeze(backbone, config.also_train)
-    replace(backbone, ("qkv",), lambda site: QueryValueLoRA(site.module, config.rank, config.scale, config.dropout, config.factor_bias))
+
+    def build(site: Site) -> nn.Module:
+        parts = next(parts for ending, parts in PARTS.items() if site.name.endswith(ending))
+        return QueryValueLoRA(site.module, parts, config.rank, config.scale, config.dropout, config.factor_bias)
+
+    replace(backbone, ("qkv",), build)

@@ -34,9 +34,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from methods.base import (
     LAYERS,
-    SIZES,
     MethodConfig,
-    Shape,
+    Range,
     Site,
     freeze,
     register,
@@ -48,6 +47,7 @@ from methods.base import (
     sites,
 )
 from methods.lora import SCALINGS, LoRALinear, count_pairs, lora_pair, pair_scale, per_stage
+from methods.shape import Shape
 
 MODES = ("matrix", "matrixv2", "addition", "lora_only")
 TASK_BLOCKS = ("last", "every", "none")
@@ -74,6 +74,7 @@ class MTLoRAConfig(MethodConfig):
     title = "MTLoRA"
     dial = "rank"
     dial_title = "r"
+    tunable: ClassVar[dict[str, Range]] = {"scale": Range(low=0.5, high=16, log=True), "dropout": Range(low=0, high=0.2)}
     paper: ClassVar[str] = "arXiv 2403.20320"
 
     rank: int = 16
@@ -125,16 +126,17 @@ class MTLoRAConfig(MethodConfig):
 
     def parameters(self, shape: Shape) -> int:
         stages, named = len(shape.widths), dict(self.task_ranks)
-        depths = shape.depths if self.task_blocks == "every" else (1,) * stages
+        only_last, scaled = self.task_blocks == "last", self.trainable_scale
         ranks = self.stage_ranks or (self.rank,) * stages
         task_ranks = [(rank,) * stages for rank in named.values()]
         task_ranks += [self.stage_task_ranks or (self.task_rank,) * stages] * (shape.tasks - len(named))
-        total = count_pairs(shape, self.layers, ranks, depths=shape.depths, trainable_scale=self.trainable_scale)
+        total = count_pairs(shape, self.layers, ranks, trainable_scale=scaled)
         for own in task_ranks:
-            total += count_pairs(shape, self.task_kinds, own, depths=depths, trainable_scale=self.trainable_scale)
+            total += count_pairs(shape, self.task_kinds, own, trainable_scale=scaled, only_last=only_last)
         if self.mode == "addition":  # a LayerNorm in the place of the shared pair
-            total -= count_pairs(shape, self.task_kinds, ranks, depths=depths, trainable_scale=self.trainable_scale)
-            total += sum(2 * SIZES[kind][1] * c * n for kind in self.task_kinds for c, n in zip(shape.widths, depths, strict=True))
+            total -= count_pairs(shape, self.task_kinds, ranks, trainable_scale=scaled, only_last=only_last)
+            normed = [layer for layer in shape.layers if layer.kind in self.task_kinds and (layer.last or not only_last)]
+            total += sum(2 * layer.out for layer in normed)
         return total
 
 
@@ -194,7 +196,7 @@ class MTLoRALinear(nn.Module):
 
 
 class StreamAttention(nn.Module):
-    """Window attention whose qkv returns more or fewer streams than it gets: timm's own counts the windows before qkv, so qkv goes first.
+    """Swin's attention whose qkv returns more or fewer streams than it gets: timm's own counts the windows before qkv, so qkv goes first.
 
     Maps `(S_in * B * windows, N, C)` to `(S_out * B * windows, N, C)`, as qkv and proj make it.
     """
@@ -264,5 +266,8 @@ def apply(backbone: nn.Module, config: MTLoRAConfig) -> None:
     replace(backbone, kinds, build)
     for site in sites(backbone, ["qkv"]):
         if isinstance(site.module, MTLoRALinear):
-            attention = site.name.removesuffix(".qkv")
-            replace_module(backbone, attention, StreamAttention(backbone.get_submodule(attention)))
+            name = site.name.rpartition(".")[0]
+            attention = backbone.get_submodule(name)
+            if not hasattr(attention, "relative_position_bias_table"):
+                raise ValueError(f"task_qkv and task_blocks='every' need the attention of timm's Swin, not {type(attention).__name__}'s")
+            replace_module(backbone, name, StreamAttention(attention))

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from methods.adapter import bottleneck_width
-from methods.base import MethodConfig, Shape, Site, freeze, register, replace, require_at_least, sites
+from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least, sites
 from methods.hyperformer import POSITIONS, task_streams
+from methods.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)

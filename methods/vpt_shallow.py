@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from methods.base import MethodConfig, Shape, freeze, register, replace_module, require_at_least
+from methods.base import MethodConfig, freeze, register, replace_module, require_at_least
+from methods.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,8 @@ def apply(backbone: nn.Module, config: ShallowVPTConfig) -> None:
     embed = next((name for name in modules if name.endswith("patch_embed")), None)
     if not blocks or embed is None:
         raise ValueError(f"{type(backbone).__name__} has no `patch_embed` or no blocks with `attn` and `norm1`; VPT needs a Swin from timm")
+    if not all(hasattr(block.attn, "relative_position_bias_table") for block in blocks.values()):
+        raise ValueError("VPT-shallow carries its prompts through the windows of timm's Swin; this backbone's attention is another")
     carrier, patch, names = Carrier(), modules[embed].patch_size, list(blocks)
     first = blocks[names[0]]
     replace_module(backbone, embed, PromptedPatchEmbed(modules[embed], config.prompts, first.attn.dim, patch[0] * patch[1], carrier))

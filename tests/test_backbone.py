@@ -161,7 +161,7 @@ def edited(change: Callable[[dict[str, Tensor]], object], tmp_path: Path) -> Pat
 )
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path, change: Callable, kind: str, name: str):
     with pytest.raises(WeightsError) as error:
-        load_weights(backbone().swin, edited(change, tmp_path))
+        load_weights(backbone().swin, edited(change, tmp_path), SwinPyramid.translate)
     assert kind in str(error.value)
     assert name in str(error.value)
     assert "Choose the backbone" in str(error.value)
@@ -171,12 +171,12 @@ def test_unreadable_weights_are_a_clear_error(tmp_path: Path):
     for file in (tmp_path / "damaged.pth", tmp_path / "damaged.safetensors"):
         file.write_bytes(b"no weights at all")
         with pytest.raises(WeightsError, match="not a readable weights file"):
-            load_weights(backbone().swin, file)
+            load_weights(backbone().swin, file, SwinPyramid.translate)
     with pytest.raises(WeightsError, match="no weights file at"):
-        load_weights(backbone().swin, tmp_path / "absent.safetensors")
+        load_weights(backbone().swin, tmp_path / "absent.safetensors", SwinPyramid.translate)
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
     with pytest.raises(WeightsError, match="holds no tensors by name"):
-        load_weights(backbone().swin, tmp_path / "tensor.pth")
+        load_weights(backbone().swin, tmp_path / "tensor.pth", SwinPyramid.translate)
 
 
 def test_weights_by_hash_ask_for_their_file():
@@ -192,8 +192,8 @@ def test_an_unknown_backbone_is_answered_with_near_names(name: str):
         backbone(name)
 
 
-def test_a_backbone_that_is_no_swin_is_an_error():
-    with pytest.raises(ValueError, match="is not a Swin of timm"):
+def test_a_backbone_of_no_supported_family_is_an_error():
+    with pytest.raises(ValueError, match="'resnet18' is none of the suite's: timm's SwinTransformer, SwinTransformerV2, VisionTransformer"):
         backbone("resnet18")
 
 

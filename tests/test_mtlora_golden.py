@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerStage
 
-from bench.model.backbone import block_forward
+from bench.model.backbone import SwinPyramid
 from methods.base import LAYERS, sites
 from methods.mtlora import MODES, MTLoRAConfig, MTLoRALinear, task_specific
 from methods.mtlora import apply as apply_mtlora
@@ -136,7 +136,7 @@ def test_block_equals_the_release(golden_file: Path):
     x = golden["in/x"].unflatten(1, (8, 8))
     middle = []
     block.norm2.register_forward_hook(lambda module, inputs, output: middle.append(inputs[0]))
-    out = block_forward(block, x).flatten(1, 2).unflatten(0, (-1, len(x)))
+    out = SwinPyramid.block(block, x).flatten(1, 2).unflatten(0, (-1, len(x)))
     assert_close(out[0], golden["out/shared"])
     for t, task in enumerate(TASKS):
         if f"out/{task}" in golden:
@@ -160,7 +160,7 @@ def test_stage_equals_the_release(golden_file: Path):
     x = golden["in/x"].unflatten(1, (8, 8))
     y = x
     for block in stage.layers[0].blocks:
-        y = block_forward(block, y)
+        y = SwinPyramid.block(block, y)
     out = stage.layers[1].downsample(y).flatten(1, 2).unflatten(0, (-1, len(x)))
     assert_close(out[0], golden["out/shared"])
     for t, task in enumerate(TASKS):

@@ -12,11 +12,12 @@ from test_mtlora_golden import TASKS, Stage
 from torch import Tensor, nn
 
 from bench.config import DataConfig, TrialConfig
-from bench.model.backbone import block_forward
+from bench.model.backbone import SwinPyramid
 from methods import METHODS
-from methods.base import LAYERS, Shape, merge
+from methods.base import LAYERS, merge
 from methods.lora import LoRALinear
 from methods.mtlora import MTLoRAConfig, MTLoRALinear, StreamAttention
+from methods.shape import swin_shape
 
 Streams = dict[str, Tensor]
 
@@ -122,7 +123,7 @@ def test_a_stage_equals_loops_over_the_tasks(dials: dict[str, Any]):
         expected, own = stage_by_loops(backbone.layers[0], config, x)
         y = x
         for block in backbone.layers[0].blocks:
-            y = block_forward(block, y)
+            y = SwinPyramid.block(block, y)
     streams = y.unflatten(0, (-1, len(x)))
     assert len(streams) == 1 + len(own)
     assert list(own) == ([] if config.task_blocks == "none" else list(TASKS))
@@ -301,7 +302,7 @@ def test_task_ranks_have_one_order_and_may_be_a_dict():
 
 @pytest.mark.parametrize(("name", "dials"), KNOBS, ids=str)
 def test_the_configurations_closed_form_equals_the_count(name: str, dials: dict[str, Any]):
-    shape = Shape(widths=(24, 48, 96, 192), depths=(2, 2, 6, 2), heads=(1, 2, 4, 8), windows=(2,) * 4, patch=4, tasks=len(THREE))
+    shape = swin_shape(widths=(24, 48, 96, 192), depths=(2, 2, 6, 2), heads=(1, 2, 4, 8), windows=(2,) * 4, patch=4, tasks=len(THREE))
     config = METHODS[name].config(**{**dials, "also_train": ()})
     backbone = applied(name, moved=False, **{**dials, "also_train": ()})
     assert sum(p.numel() for p in backbone.parameters() if p.requires_grad) == config.parameters(shape)

@@ -30,6 +30,8 @@ def params(
     columns = ("row", "models", "trainable", "trainable_without_decoders", "closed_form", "published", "difference", "dead")
     show_rows([{key: row[key] for key in columns} for row in rows], as_json)
     for row in rows:
+        if row["refused"] is not None:
+            console.print(f"[bold]{row['row']}[/]: {row['refused']}", highlight=False)
         if row["published"] is not None:
             console.print(f"[bold]{row['row']}[/]: {row['published_includes']} ({row['evidence']}). {row['note']}", highlight=False)
 

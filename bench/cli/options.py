@@ -28,6 +28,9 @@ Weights = Annotated[
     Path | None, typer.Option(help="Weights of the backbone (.safetensors or .pth) instead of the suite's.", metavar="FILE")
 ]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the suite's, for instance 0,1,2.")]
+Track = Annotated[
+    str, typer.Option(help="What watches each trial: tensorboard, mlflow, wandb (separated by commas), or none.", metavar="NAMES")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

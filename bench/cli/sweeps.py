@@ -19,6 +19,7 @@ from bench.cli.options import (
     Results,
     Seeds,
     SuiteName,
+    Track,
     Verbose,
     Weights,
     load_suite,
@@ -60,11 +61,13 @@ def run(
     cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs a trial; by default its threads and loader processes.", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes a trial; by default 4 on a GPU, else 0.", min=0)] = None,
     rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
+    track: Track = "tensorboard",
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the trials that have no record yet; then write tables and plots."""
     from bench.launch import launch_suite
+    from bench.tracking import parse_trackers
 
     chosen = load_suite(suite, data_root, seeds, weights)
     try:
@@ -80,6 +83,7 @@ def run(
             cpus_per_trial=cpus_per_trial,
             workers=workers,
             rerun=frozenset(filter(None, rerun.split(","))),
+            trackers=parse_trackers(track),
             command=shlex.join(["python", "run_suite.py", *sys.argv[1:]]),
             verbose=verbose,
             quiet=quiet,

@@ -60,11 +60,11 @@ def parameter_group(name: str, *, tasks: Iterable[str], method_parameter_names: 
         return "method_per_task" if not set(tasks).isdisjoint(components) else "method_shared"
     if components[0] != "backbone":
         raise ValueError(f"parameter {name} is in neither 'backbone' nor 'decoders', nor in method_parameter_names; do one of the three")
-    if "relative_position_bias_table" in components:
+    if not {"relative_position_bias_table", "cpb_mlp"}.isdisjoint(components):
         return "relative_position"
     if "patch_embed" in components:
         return "patch_embed"
-    if "downsample" in components and "reduction" in components:
+    if "downsample" in components and not {"reduction", "proj"}.isdisjoint(components):
         return "patch_merging"
     return "norm" if any(component.startswith("norm") for component in components) else "backbone"
 

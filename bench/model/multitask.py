@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from bench.config import TrialConfig
-from bench.model.backbone import SwinPyramid, build_backbone
+from bench.config import ConfigError, TrialConfig
+from bench.model.backbone import Pyramid, build_backbone
 from bench.model.decoders import DECODERS
 from bench.tasks import TASKS
 from methods import METHODS
@@ -21,7 +21,7 @@ class MultiTaskModel(nn.Module):
         method_parameter_names: Dotted names of the parameters that the method added to the backbone.
     """
 
-    def __init__(self, backbone: SwinPyramid, decoders: nn.ModuleDict, method_parameter_names: frozenset[str]) -> None:
+    def __init__(self, backbone: Pyramid, decoders: nn.ModuleDict, method_parameter_names: frozenset[str]) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoders = decoders
@@ -42,10 +42,13 @@ class MultiTaskModel(nn.Module):
         return {task: interpolate(self.decoders[task](pyramids[task]), size, mode="bilinear", align_corners=False) for task in self.tasks}
 
 
-def build_model(config: TrialConfig, *, weights_file: Path | None = None, backbone: SwinPyramid | None = None) -> MultiTaskModel:
+def build_model(config: TrialConfig, *, weights_file: Path | None = None, backbone: Pyramid | None = None) -> MultiTaskModel:
     """Build a trial's model: decoders first, so that every method of one seed starts from the same ones.
 
     Seeds torch's global generator from the trial's seed. With `backbone`, that one is taken and changed, and none is built.
+
+    Raises:
+        ConfigError: The method does not work on this backbone, or its dials do not; the message says why.
     """
     torch.manual_seed(config.seed)
     backbone = backbone or build_backbone(
@@ -63,7 +66,10 @@ def build_model(config: TrialConfig, *, weights_file: Path | None = None, backbo
             decoders[task] = DECODERS[config.decoder](backbone.channels, config.decoder_channels, TASKS[task].channels)
     torch.manual_seed(config.seed)
     own = {id(parameter) for parameter in backbone.parameters()}
-    METHODS[config.method_name].apply(backbone, config.method)
+    try:
+        METHODS[config.method_name].apply(backbone, config.method)
+    except ValueError as error:
+        raise ConfigError(f"method {config.method_name!r} on backbone {config.backbone.name!r}: {error}") from error
     added = frozenset(f"backbone.{name}" for name, parameter in backbone.named_parameters() if id(parameter) not in own)
     return MultiTaskModel(backbone, decoders, added)
 

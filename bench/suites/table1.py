@@ -9,14 +9,16 @@ serve all tasks. The controls give the shared forms of LoRA and adapters what MT
 of the backbone.
 """
 
+import dataclasses
+
 from bench.budget import at_budget
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
 from bench.model.backbone import shape_of
 from bench.suites import Row, Suite, multi_task_row, row_of, single_task_row
 from bench.training.optim import release_lrs
 from methods import METHODS
-from methods.base import Shape
 from methods.frozen import FrozenConfig
+from methods.shape import Shape
 
 DATA = DataConfig(source="pascal_context")
 REFERENCE = "Single-task full fine-tuning"
@@ -25,11 +27,19 @@ PLUS_RANKS = ((4, 4), (8, 8), (16, 16), (16, 4), (32, 4), (64, 4))
 MTLORA_TRAINS = ("norm", "relative_position", "patch_embed", "patch_merging")
 
 
-def published_rows(base: TrialConfig, seeds: tuple[int, ...]) -> tuple[Row, ...]:
+def there(shape: Shape, groups: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those groups of a backbone's own parameters that it has: all on Swin; a ViT, say, has no relative positions."""
+    return tuple(group for group in groups if shape.own((group,)))
+
+
+def published_rows(base: TrialConfig, seeds: tuple[int, ...], shape: Shape) -> tuple[Row, ...]:
     """Return the rows of the published tables."""
+    trains, kinds = there(shape, MTLORA_TRAINS), {layer.kind for layer in shape.layers}
+    plus = {"also_train": tuple(group for group in trains if group != "patch_merging")}
+    plus |= {} if "reduction" in kinds else {"layers": ("qkv", "proj", "fc1", "fc2")}
     a_task = (
         ("Adapter", "adapter", {"reduction": 4}),
-        ("BitFit", "bitfit", {}),
+        ("BitFit", "bitfit", {"also_train": there(shape, ("relative_position",))}),
         ("VPT-shallow", "vpt_shallow", {"prompts": 50}),
         ("VPT-deep", "vpt", {"prompts": 50}),
         ("Compacter", "compacter", {}),
@@ -45,9 +55,11 @@ def published_rows(base: TrialConfig, seeds: tuple[int, ...]) -> tuple[Row, ...]
         multi_task_row(base, "hyperformer", seeds, label="HyperFormer"),
         multi_task_row(base, "polyhistor", seeds, label="Polyhistor"),
         multi_task_row(base, "polyhistor_lite", seeds, label="Polyhistor-Lite"),
-        *(multi_task_row(base, "mtlora", seeds, rank=rank, task_rank=4) for rank in RANKS),
+        *(multi_task_row(base, "mtlora", seeds, rank=rank, task_rank=4, also_train=trains) for rank in RANKS),
         *(
-            multi_task_row(base, "mtlora_plus", seeds, label=f"MTLoRA+ (r={rank}, task r={task_rank})", rank=rank, task_rank=task_rank)
+            multi_task_row(
+                base, "mtlora_plus", seeds, label=f"MTLoRA+ (r={rank}, task r={task_rank})", rank=rank, task_rank=task_rank, **plus
+            )
             for rank, task_rank in PLUS_RANKS
         ),
     )
@@ -55,11 +67,12 @@ def published_rows(base: TrialConfig, seeds: tuple[int, ...]) -> tuple[Row, ...]
 
 def control_rows(base: TrialConfig, seeds: tuple[int, ...], shape: Shape, rank: int) -> tuple[Row, ...]:
     """Return what else MTLoRA's parameters at this rank could have been spent on: dials as large as fit."""
-    budget, name = METHODS["mtlora"].config(rank=rank, task_rank=4).trainable(shape), f"MTLoRA r={rank}"
-    single = Shape(**{**vars(shape), "tasks": 1})
+    trains = there(shape, MTLORA_TRAINS)
+    budget, name = METHODS["mtlora"].config(rank=rank, task_rank=4, also_train=trains).trainable(shape), f"MTLoRA r={rank}"
+    single = dataclasses.replace(shape, tasks=1)
     lora, adapter = METHODS["lora"].config, METHODS["adapter"].config
     shared = at_budget(lora(), "rank", budget, shape)
-    with_rest = at_budget(lora(also_train=MTLORA_TRAINS), "rank", budget, shape)
+    with_rest = at_budget(lora(also_train=trains), "rank", budget, shape)
     wide = at_budget(adapter(width=1), "width", budget, shape)
     own = at_budget(lora(), "rank", budget, single, copies=len(base.tasks))
     return (
@@ -85,20 +98,21 @@ def suite(
         recipe=RecipeConfig(batch_size=32, precision="bf16", image_size=image_size, **release_lrs(32)._asdict()),
     )
     shape = shape_of(backbone, image_size=image_size, tasks=len(base.tasks))
+    trains = there(shape, MTLORA_TRAINS)
     same_rank = (
         multi_task_row(base, "lora", seeds, label="Shared LoRA (r=16)", rank=16),
-        multi_task_row(base, "lora", seeds, label="Shared LoRA (r=16) + MTLoRA's trainable rest", rank=16, also_train=MTLORA_TRAINS),
-        multi_task_row(base, "frozen", seeds, label="MTLoRA's trainable rest alone", also_train=MTLORA_TRAINS),
+        multi_task_row(base, "lora", seeds, label="Shared LoRA (r=16) + MTLoRA's trainable rest", rank=16, also_train=trains),
+        multi_task_row(base, "frozen", seeds, label="MTLoRA's trainable rest alone", also_train=trains),
     )
     controls = tuple(row for rank in RANKS for row in control_rows(base, seeds, shape, rank))
     return Suite(
         name="table1",
         title="PASCAL-Context: the published table and its controls",
         description=__doc__,
-        rows=(*published_rows(base, seeds), *same_rank, *controls),
+        rows=(*published_rows(base, seeds, shape), *same_rank, *controls),
         reference=REFERENCE,
         notes=(
-            "MTLoRA's trainable rest: norms, relative positions, patch embedding and patch merging.",
+            "MTLoRA's trainable rest: norms, relative positions, patch embedding and patch merging, as far as the backbone has them.",
             "'at MTLoRA r': the largest dial whose trainable parameters, decoders aside, do not exceed those of MTLoRA.",
         ),
     )
