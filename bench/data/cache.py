@@ -1,10 +1,10 @@
 """The prepared cache: every sample of a split decoded once, in memory-mapped flat arrays that all trials of a machine share.
 
-`<cache>/<split>-<place>/` holds one `<modality>.bin` for the image and for each task whose files the data set has (so that single-task and
-multi-task trials read the same arrays) and `manifest.json`, which is written last. `<place>` is a hash of the data set's path, the split and
-the settings; the manifest's key says in addition what the arrays were made from: name, size and modification time of every file of the
-split, the identity of the data set, and the sources of the readers. Asking for that costs a stat a file, 0.3 s for the 30,000 files of
-PASCAL-Context's training split on a local disk; contents are not read again.
+`<cache>/<split>-<place>/` holds one `<modality>.bin` for the image and for each task whose files the data set has (so that
+single-task and multi-task trials read the same arrays) and `manifest.json`, which is written last. `<place>` is a hash of the data set's
+path, the split and the settings; the manifest's key says in addition what the arrays were made from: name, size and modification time of
+every file of the split, the identity of the data set, and the sources of the readers. Asking for that costs a stat a file, well under a
+second for the 30,000 files of PASCAL-Context's training split on a local disk; contents are not read again.
 
 A cache is used only after its key, the manifest's own checksum, the files' sizes and a CRC-32 over every 64 samples of the arrays in use
 have been checked, at several GB/s; that reads what the first epoch reads anyway. One that fails is named and built again.

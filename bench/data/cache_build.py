@@ -1,8 +1,8 @@
 """Write a prepared cache: all cores, resumable, whole or not at all.
 
 Everything is written in `<cache>.partial/`: files of their final size first, so that a disk that is too small shows before any work, then
-chunk after chunk by several processes, each at its own place. `done.jsonl` says which chunks are written, with their checksums; a build that
-was killed goes on from there. The manifest comes last, then the directory gets its name.
+chunk after chunk by several processes, each at its own place. `done.jsonl` says which chunks are written, with their checksums; a build
+that was killed goes on from there. The manifest comes last, then the directory gets its name.
 """
 
 import json
@@ -71,8 +71,8 @@ def build(
         shutil.rmtree(partial_directory, ignore_errors=True)
         free = shutil.disk_usage(directory.parent).free
         raise CacheError(
-            f"the cache {directory} of {layout.bytes:,} bytes cannot be written ({error.strerror or error}); {free:,} bytes are free there: "
-            "make room, or give another directory with --cache-dir. What was written of it is removed"
+            f"the cache {directory} of {layout.bytes:,} bytes cannot be written ({error.strerror or error}); {free:,} bytes are free "
+            "there: make room, or give another directory with --cache-dir. What was written of it is removed"
         ) from error
 
 
@@ -155,7 +155,9 @@ def write_chunk(directory: Path, layout: Layout, dataset: RawSamples, chunk: int
         content = b"".join(sample[name].tobytes() for sample in samples)
         start, stop = layout.chunk_bytes(name, chunk)
         if len(content) != stop - start:
-            raise CacheError(f"samples of chunk {chunk} have {len(content)} bytes of {name} instead of {stop - start}: the data set changed")
+            raise CacheError(
+                f"samples of chunk {chunk} have {len(content)} bytes of {name} instead of {stop - start}: the data set changed"
+            )
         with (directory / f"{name}.bin").open("r+b", buffering=0) as file:
             view = memoryview(content)
             while view:  # a raw write may take a part only
@@ -188,7 +190,9 @@ def resized(sample: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, n
     return {name: np.ascontiguousarray(array) for name, array in changed.items()}
 
 
-def _finish(partial_directory: Path, directory: Path, key: str, layout: Layout, dataset: RawSamples, done: dict[int, dict[str, int]]) -> None:
+def _finish(
+    partial_directory: Path, directory: Path, key: str, layout: Layout, dataset: RawSamples, done: dict[int, dict[str, int]]
+) -> None:
     """Write the manifest and give the directory its name; an older cache goes, though trials that have it open may go on."""
     crc = {name: [done[chunk][name] for chunk in range(layout.chunks)] for name in layout.names}
     manifest = {"key": key, "ids": list(dataset.ids), "layout": layout.to_plain(), "crc32": crc}

@@ -40,7 +40,8 @@ class Feed:
     """The batches of a split.
 
     A batch is a dict: `id` list of B str; `image` float32 (B, 3, H, W); class and binary maps uint8 (B, H, W), 255 ignored; `normals`
-    float32 (B, 3, H, W), unit vectors, 255 in all channels where ignored; `depth` float32 (B, 1, H, W), 0 where ignored. H = W = image_size.
+    float32 (B, 3, H, W), unit vectors, 255 in all channels where ignored; `depth` float32 (B, 1, H, W), 0 where ignored. H and W are
+    `image_size`.
 
     Args:
         store: The split's samples.

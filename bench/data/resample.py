@@ -53,8 +53,8 @@ class Placement(NamedTuple):
     """Where the pixels of a batch come from.
 
     Attributes:
-        samples: int64 (B, 9): first pixel in the flat arrays, width, height; the map x = x0 + i xi + j xj and y likewise, as xj, xi, x0, yj,
-            yi, y0 in units of 2^-32 pixel.
+        samples: int64 (B, 9): first pixel in the flat arrays, width, height; the map x = x0 + i xi + j xj and y likewise, as xj, xi, x0,
+            yj, yi, y0 in units of 2^-32 pixel.
         turns: float32 (B, 4): the matrix, row by row, that turns the x and y components of normals.
     """
 

@@ -10,9 +10,6 @@ from pathlib import Path
 from bench.data.pascal_context import DataError, PascalContext, fingerprint
 from bench.data.synthetic import RENDERER_VERSION, SyntheticConfig, write_pascal_mt
 
-IN_MEMORY_BYTES = 2**30
-"""A split whose decoded samples are estimated to stay below this is decoded once a trial instead of once an epoch."""
-
 
 def synthetic_root(results: Path, config: SyntheticConfig) -> Path:
     """Return where the tree of a configuration lies under the results."""
@@ -56,9 +53,5 @@ def data_root_of(
 
 
 def open_split(root: Path, split: str, tasks: tuple[str, ...]) -> PascalContext:
-    """Open a split; keep its decoded samples in memory when they are estimated, from the first one, to be few enough."""
-    dataset = PascalContext(root, split, tasks)
-    height, width = dataset[0]["image"].shape[:2]
-    if 10 * height * width * len(dataset) > IN_MEMORY_BYTES:
-        return dataset
-    return PascalContext(root, split, tasks, keep_raw=True)
+    """Open the raw samples of a split."""
+    return PascalContext(root, split, tasks)
