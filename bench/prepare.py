@@ -12,8 +12,6 @@ from bench.data.feed_modes import request_of
 from bench.data.roots import data_root_of
 from bench.data.store import CachedStore
 
-SPLITS = ("train", "val")
-
 
 def prepare_trials(trials: Iterable[TrialConfig], cache_dir: Path, *, results: Path, data_root: Path | None, console: Console) -> None:
     """Build what the trials will read; data of the same kind once, for all tasks that there are."""
@@ -22,8 +20,8 @@ def prepare_trials(trials: Iterable[TrialConfig], cache_dir: Path, *, results: P
         tasks_of.setdefault(trial.data, {}).update(dict.fromkeys(trial.tasks))
     for data, tasks in tasks_of.items():
         root = data_root_of(data.source, data.synthetic, data.fingerprint, results=results, data_root=data_root)
-        for split in SPLITS:
-            prepare(request_of(data, root, split), tuple(tasks), cache_dir, console=console)
+        for split in ("train", "val") if data.held_out is None else ("train", "held_out", "val"):
+            prepare(request_of(data, root, split, results / "data"), tuple(tasks), cache_dir, console=console)
 
 
 def prepare(request: Request, tasks: tuple[str, ...], cache_dir: Path, *, console: Console, processes: int | None = None) -> CachedStore:

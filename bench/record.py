@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import SuiteError
-from bench.tasks import TASK_NAMES, TASKS
+from bench.tasks import TASKS
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "oom", "diverged", "invalid")
@@ -234,7 +234,7 @@ def validate_record(record: object, *, source: str) -> None:
         raise RecordError(f"{source}: status {record['status']!r} is unknown; allowed: {', '.join(STATUSES)}.")
     unknown = [task for task in record["tasks"] if task not in TASKS]
     if unknown or not record["tasks"]:
-        raise RecordError(f"{source}: tasks {record['tasks']!r}; allowed: one or more of {', '.join(TASK_NAMES)}.")
+        raise RecordError(f"{source}: tasks {record['tasks']!r}; allowed: one or more of {', '.join(TASKS)}.")
     if record["status"] == "ok":
         _check_measurements(record, source)
     elif not record["reason"]:

@@ -14,7 +14,7 @@ import torch
 from bench import provenance
 from bench.config import TrialConfig, steps_per_epoch
 from bench.data.feed_modes import open_feeds, resident_bytes
-from bench.data.pascal_context import fingerprint
+from bench.data.layout import fingerprint
 from bench.data.roots import content_hash_of, data_root_of
 from bench.errors import SuiteError
 from bench.measure import cost
@@ -124,6 +124,7 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
         config,
         root,
         device=device,
+        draws=launch.suite_dir.parent / "data",
         cache_dir=launch.cache_dir,
         workers=launch.loader_workers,
         share=launch.gpus_per_trial or 1.0,

@@ -15,7 +15,8 @@ from bench.data import cache as cache_module
 from bench.data import cache_build, cache_layout
 from bench.data.cache import Request, open_cache
 from bench.data.cache_layout import CacheError, WorkingSize
-from bench.data.pascal_context import DataError, PascalContext
+from bench.data.layout import DataError
+from bench.data.pascal_context import PascalContext
 from bench.data.store import CachedStore, encode
 from bench.provenance import REPOSITORY
 

@@ -12,7 +12,8 @@ from bench.data import resample as resample_module
 from bench.data.cache import Request, open_cache
 from bench.data.feed import Augmentation, Feed, epoch_order
 from bench.data.feed_modes import fits, open_store
-from bench.data.pascal_context import DataError, PascalContext
+from bench.data.layout import DataError
+from bench.data.pascal_context import PascalContext
 from bench.data.store import FileStore
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")

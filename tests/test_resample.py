@@ -161,7 +161,7 @@ def test_both_kernels_equal_an_integer_reference_to_the_bit(kernel: Any, size: t
         inside, row, column = inside_of(sample["image"].shape[:2], x, y)
         for task in LABELS:
             np.testing.assert_array_equal(batch[task][n], np.where(inside, sample[task][row, column], 255))
-        np.testing.assert_array_equal(batch["depth"][n, 0], np.where(inside, sample["depth"][row, column], 0))
+        np.testing.assert_array_equal(batch["depth"][n, 0], np.where(inside, sample["depth"][row, column] * np.float32(1 / view.zoom), 0))
         values = np.where(inside[..., None], stepwise_cubic(sample["image"], x, y), 0)
         image = np.float32(np.clip(values / 2**15, 0, 255)) * np.float32(1 / (255 * STD)) + np.float32(-MEAN / STD)
         np.testing.assert_array_equal(batch["image"][n].transpose(1, 2, 0), image)

@@ -38,8 +38,9 @@ def cache(
     quiet: Quiet = False,
 ) -> None:
     """Decode both splits once into the cache that every trial of this machine reads; `run` does it by itself."""
+    from bench.data.layout import SPLITS
     from bench.launch import CACHE_FOLDER, data_config
-    from bench.prepare import SPLITS, prepare, request_of
+    from bench.prepare import prepare, request_of
 
     rows, directory, console = [], cache_dir or results / CACHE_FOLDER, Console(stderr=True, quiet=quiet)
     for split in SPLITS:

@@ -27,7 +27,7 @@ import torch
 from bench import provenance
 from bench.data.cache_build import build
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, WorkingSize, checksum, plan_layout
-from bench.data.pascal_context import fingerprint
+from bench.data.layout import fingerprint
 from bench.data.store import DTYPES, CachedStore, RawSamples, kind_of
 from bench.tasks import TASKS
 

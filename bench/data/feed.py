@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bench.data.buffers import Buffers
+from bench.data.layout import DataError
 from bench.data.native import kernels
-from bench.data.pascal_files import DataError
 from bench.data.resample import CHANNELS, Placement, View, place, resample
 from bench.data.store import DTYPES, CachedStore, Store, kind_of
 

@@ -25,9 +25,10 @@ HOST_BYTES = 2**30
 """On a CPU splits are copied into a trial's memory below this; larger ones stay in the page cache, which all trials share."""
 
 
-def request_of(data: DataConfig, root: Path, split: str) -> Request:
-    """Return which cache holds a split of a trial's data."""
-    return Request(root, split, partial(open_split, root, split), WorkingSize())
+def request_of(data: DataConfig, root: Path, split: str, draws: Path | None = None) -> Request:
+    """Return which cache holds a split of a trial's data; held-out draws are kept in the directory `draws`."""
+    subset = "" if data.held_out is None or split == "val" else f"{data.held_out.fraction:g} {data.held_out.seed}"
+    return Request(root, split, partial(open_split, root, split, held_out=data.held_out, store=draws), WorkingSize(), subset)
 
 
 def open_store(
@@ -78,6 +79,7 @@ def open_feeds(
     root: Path,
     *,
     device: torch.device,
+    draws: Path | None = None,
     cache_dir: Path | None,
     workers: int = 0,
     share: float = 1.0,
@@ -88,15 +90,16 @@ def open_feeds(
     Args:
         config: The trial.
         root: Its data.
+        draws: As of `request_of`.
         device, cache_dir, share: As of `open_store`.
         workers: As of `Feed`.
-        splits: Names; the first have precedence on the device.
+        splits: Names, "held_out" among those allowed; the first have precedence on the device.
     """
     recipe, feeds = config.recipe, {}
     augmented = Augmentation(flip=recipe.flip, rotation=recipe.rotation, scale=recipe.scale)
     for split in splits:
         taken = sum(resident_bytes(feed) for feed in feeds.values())
-        request = request_of(config.data, root, split)
+        request = request_of(config.data, root, split, draws)
         store, mode = open_store(request, config.tasks, cache_dir=cache_dir, device=device, share=share, taken=taken)
         feeds[split] = Feed(
             store,

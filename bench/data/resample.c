@@ -34,7 +34,7 @@ typedef struct {
     const float *scale, *shift; /* of the image's channels */
     float *image_out;
     const int8_t *normals; /* or NULL */
-    const float *turns;    /* (count, 4) */
+    const float *turns;    /* (count, 5) */
     float *normals_out;
     int64_t byte_maps, float_maps;
     const uint8_t **bytes;
@@ -185,7 +185,7 @@ void resample(const Batch *b) {
             const int64_t at = n * plane + i * w, at_three = 3 * n * plane + i * w;
             locate(b, s, i, line);
             image_line(b, s, line, values, b->image_out + at_three, plane);
-            if (b->normals) normals_line(b, s, line, values, b->turns + 4 * n, b->normals_out + at_three, plane);
+            if (b->normals) normals_line(b, s, line, values, b->turns + 5 * n, b->normals_out + at_three, plane);
             for (int64_t m = 0; m < b->byte_maps; m++) {
                 const uint8_t *map = b->bytes[m] + s->first;
                 uint8_t *restrict out = b->bytes_out[m] + at;
@@ -194,7 +194,7 @@ void resample(const Batch *b) {
             for (int64_t m = 0; m < b->float_maps; m++) {
                 const float *map = b->floats[m] + s->first;
                 float *restrict out = b->floats_out[m] + at;
-                for (int64_t j = 0; j < w; j++) out[j] = line.nearest[j] < 0 ? 0 : map[line.nearest[j]];
+                for (int64_t j = 0; j < w; j++) out[j] = line.nearest[j] < 0 ? 0 : map[line.nearest[j]] * b->turns[5 * n + 4];
             }
         }
     }

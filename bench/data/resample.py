@@ -6,7 +6,8 @@ kernel with a = -0.75, as OpenCV's and torch's) at positions rounded to 1/1024 p
 1/32, then four columns with weights of 10 bits. Every such sum is of integers below 2^24 in float32 and hence exact in any order, and
 every later operation is one IEEE operation: so neither the number of threads, nor the composition of a batch, nor the kernel changes a bit.
 
-Outside of the source every label is ignored and the image black; near the border the cubic kernel repeats the border's pixels.
+Depth is divided by the zoom, as if the camera had come nearer (Eigen et al., arXiv 1406.2283). Outside of the source every label is
+ignored and the image black; near the border the cubic kernel repeats the border's pixels.
 
 A normal counts after resampling only where its nearest source pixel counted and the interpolated vector points to that pixel's side:
 beside an ignored region, whose vectors are zero, cubic weights can be all negative, which would turn vectors over or leave noise of unit
@@ -55,7 +56,7 @@ class Placement(NamedTuple):
     Attributes:
         samples: int64 (B, 9): first pixel in the flat arrays, width, height; the map x = x0 + i xi + j xj and y likewise, as xj, xi, x0,
             yj, yi, y0 in units of 2^-32 pixel.
-        turns: float32 (B, 4): the matrix, row by row, that turns the x and y components of normals.
+        turns: float32 (B, 5): the matrix, row by row, that turns the x and y components of normals; and the factor of depth.
     """
 
     samples: Tensor
@@ -89,7 +90,7 @@ def place(first: np.ndarray, stored: np.ndarray, native: np.ndarray, views: Sequ
     x[2], y[2] = x[2] - 0.5, y[2] - 0.5
     fixed = np.rint(np.concatenate([x, y]) * 2.0**_FRACTION).astype(np.int64)
     samples = np.stack([first.astype(np.int64), stored[:, 1], stored[:, 0], *fixed], axis=1)
-    turns = np.stack([cos * sign, sin, -sin * sign, cos], axis=1).astype(np.float32)
+    turns = np.stack([cos * sign, sin, -sin * sign, cos, 1 / zoom], axis=1).astype(np.float32)
     return Placement(torch.from_numpy(np.ascontiguousarray(samples)), torch.from_numpy(turns))
 
 
@@ -173,7 +174,9 @@ def resample_compiled(
                 samples.data_ptr(),
                 *(count, *size),
                 *(tensor.data_ptr() for tensor in (_INTEGER_WEIGHTS, flat["image"], _SCALE, _SHIFT, batch["image"])),
-                *((flat[normals].data_ptr(), turns.data_ptr(), batch[normals].data_ptr()) if normals else (None, None, None)),
+                flat[normals].data_ptr() if normals else None,
+                turns.data_ptr(),
+                batch[normals].data_ptr() if normals else None,
                 *(len(byte_maps), len(float_maps)),
                 *map(ctypes.addressof, tables),
                 work.data_ptr(),
@@ -205,7 +208,7 @@ def resample_torch(flat: Mapping[str, Tensor], kinds: Mapping[str, str], placeme
         else:
             outside = 0.0 if kind == "depth" else IGNORE
             own = torch.where(inside, own[..., 0], torch.full((), outside, dtype=own.dtype, device=device))
-            batch[task] = own[:, None].contiguous() if kind == "depth" else own
+            batch[task] = (own * placement.turns[:, 4, None, None])[:, None] if kind == "depth" else own
     return batch
 
 
@@ -244,6 +247,6 @@ def _normals(cubic: Tensor, own: Tensor, turns: Tensor) -> Tensor:
     counts = x * own[..., 0] + y * own[..., 1] + z * own[..., 2] > _AGREE
     # In float64: torch's float32 root is not always the nearest number, and which one it is may differ between machines.
     factor = 1 / (x * x + y * y + z * z).clamp(min=1).double().sqrt().float()
-    a, b, c, d = turns[:, :, None, None].unbind(1)
+    a, b, c, d = turns[:, :4, None, None].unbind(1)
     turned = torch.stack([(a * x + b * y) * factor, (c * x + d * y) * factor, z * factor], dim=1)
     return torch.where(counts[:, None], turned, torch.full((), float(IGNORE), device=x.device))

@@ -57,11 +57,7 @@ class Store(Protocol):
 
 def kind_of(name: str) -> str:
     """Return the kind of a modality: "image", or a task's label."""
-    return (
-        "image"
-        if name == "image"
-        else getattr(TASKS.get(name), "label", None) or {"normals": "normals", "depth": "depth"}.get(name, "classes")
-    )
+    return "image" if name == "image" else TASKS[name].label
 
 
 def encode(sample: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
