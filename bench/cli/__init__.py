@@ -21,6 +21,7 @@ for command in (sweeps.plan, sweeps.run, sweeps.status, reports.report, models.p
 
 data_app = typer.Typer(help="Data sets.", context_settings=HELP, no_args_is_help=True)
 data_app.command()(data.synthesize)
+data_app.command()(data.cache)
 app.add_typer(data_app, name="data")
 
 
