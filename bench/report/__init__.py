@@ -54,7 +54,7 @@ def make_report(suite_dir: Path, *, keep_current: bool = False) -> Report:
             f"{suite_dir}: no trial of the plan has a result ({len(own)} records{', ' + reasons if reasons else ''}). "
             f"Run `run_suite.py run {plan['suite']}` first."
         )
-    rows, tasks, mark = row_frame(plan, records), plan_tasks(plan), partial_mark(plan, records)
+    rows, tasks, mark = row_frame(plan, records, suite_dir / "records"), plan_tasks(plan), partial_mark(plan, records)
     table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=footnotes(plan, records, rows))
     contents: dict[str, str | bytes] = {
         "table.csv": to_csv(rows),
