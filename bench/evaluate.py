@@ -7,14 +7,15 @@ from typing import Any
 import torch
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
-from bench.data.loader import build_loader
+from bench.data.feed import Feed
+from bench.data.feed_modes import EVALUATION_BATCH
 from bench.data.pascal_context import fingerprint
 from bench.data.roots import open_split
+from bench.data.store import FileStore
 from bench.model.backbone import WeightsError
 from bench.model.multitask import MultiTaskModel, build_model
 from bench.model.release import read_released
 from bench.training.loop import evaluate
-from bench.trial import EVALUATION_BATCH
 from methods import METHODS
 
 
@@ -77,13 +78,13 @@ def evaluate_released(weights: Path, data_root: Path, *, backbone: str, image_si
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_released(weights, backbone=backbone, image_size=image_size, **dials).to(device)
-    val = open_split(data_root, "val", model.tasks)
-    loader = build_loader(val, EVALUATION_BATCH, train=False, image_size=image_size, workers=workers, device=device)
-    metrics, _ = evaluate(model, loader, device)
+    val = FileStore(open_split(data_root, "val", model.tasks))
+    feed = Feed(val, EVALUATION_BATCH, image_size=image_size, mode="files", workers=workers, device=device)
+    metrics, _ = evaluate(model, feed(), device)
     return {
         "metrics": metrics,
         "method": read_released(weights).method,
         "tasks": list(model.tasks),
-        "n_val": len(val),
+        "n_val": len(val.ids),
         "fingerprint": fingerprint(data_root),
     }

@@ -10,8 +10,9 @@ from test_cli import cli  # noqa: F401
 from torch import Tensor
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
-from bench.data.loader import build_loader
+from bench.data.feed import Feed
 from bench.data.roots import open_split
+from bench.data.store import FileStore
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 from bench.evaluate import load_released
 from bench.model.backbone import DEMO_BACKBONE, WeightsError
@@ -161,8 +162,8 @@ def test_the_command_line_evaluates_it_on_the_validation_split(cli, tmp_path: Pa
     torch.save({"model": checkpoint_of(model)}, file)
     code, out, _ = cli("evaluate", "--weights", str(file), "--data-root", str(root), "--backbone", DEMO_BACKBONE, "--img-size", "64")
     result = json.loads(out)
-    loader = build_loader(open_split(root, "val", model.tasks), 5, train=False, image_size=64)
-    expected, _ = evaluate(model, loader, torch.device("cpu"))
+    feed = Feed(FileStore(open_split(root, "val", model.tasks)), 5, image_size=64, mode="files")
+    expected, _ = evaluate(model, feed(), torch.device("cpu"))
     assert code == 0
     assert result["n_val"] == 5
     assert result["metrics"] == expected

@@ -57,7 +57,7 @@ def evaluate(
     img_size: Annotated[int, typer.Option(help="Side of its input, pixels.")] = 448,
     scale: Annotated[float, typer.Option(help="Scale of its low-rank updates; a checkpoint does not hold it.")] = 4.0,
     mode: Annotated[str, typer.Option(help="matrix or matrixv2; a checkpoint does not tell them apart.")] = "matrix",
-    workers: Annotated[int, typer.Option(help="Loader processes.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that prepare batches.", min=0)] = 0,
 ) -> None:
     """Evaluate a checkpoint of the official MTLoRA release on the validation split and print JSON; ranks and tasks are read off it."""
     from bench.evaluate import evaluate_released
