@@ -105,8 +105,8 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
     """Find the parameters that are trainable and get no gradient from a loss in which every output counts.
 
     Looks at a small image, because the size does not decide which parameters are read. Every trainable parameter is moved away from its
-    start first, so that zeros there hide none. A tensor is dead where its gradient is none or zero; so are a vector's entries whose gradient cancels
-    to the rounding of float64, as that of a key's bias does: softmax does not feel what is added to all scores of a query.
+    start first, so that zeros there hide none. A tensor is dead where its gradient is none or zero. So are entries of a vector whose
+    gradient cancels to the rounding of float64, as that of a key's bias does: softmax does not feel what is added to all scores of a query.
 
     Returns:
         Dotted name within the model, and how many entries are dead.
