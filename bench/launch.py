@@ -20,6 +20,7 @@ from bench.data.roots import ensure_synthetic, open_split
 from bench.ledger import ledger
 from bench.model.backbone import WeightsError, build_backbone
 from bench.plan import estimate_trial_seconds, missing, write_plan
+from bench.prepare import prepare_trials
 from bench.progress import Board
 from bench.record import read_record
 from bench.suites import Suite
@@ -27,7 +28,9 @@ from bench.sweep import run_ray, run_serial
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
-GPU_WORKERS = 4
+GPU_WORKERS = 2
+CACHE_FOLDER = "cache"
+"""Prepared caches lie in this folder of the results unless `--cache-dir` says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ def launch_suite(
     address: str | None,
     gpus_per_trial: float | None,
     cpus_per_trial: int | None,
+    cache_dir: Path | None,
     workers: int | None,
     rerun: frozenset[str],
     trackers: tuple[str, ...],
@@ -88,6 +92,8 @@ def launch_suite(
         to_do = missing(chosen, suite_dir, rerun=rerun, code_id=provenance.code_id())
         prepare_weights(to_do, weights_file)
         write_plan(suite, suite_dir, command)
+        cache_dir = (cache_dir or suite_dir.parent / CACHE_FOLDER).resolve()
+        prepare_trials(to_do, cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
         console.print(f"{suite.name}: {len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run", highlight=False)
         launch = Launch(
@@ -95,6 +101,7 @@ def launch_suite(
             suite_dir=suite_dir,
             data_root=None if data_root is None else data_root.resolve(),
             weights_file=None if weights_file is None else weights_file.resolve(),
+            cache_dir=cache_dir,
             loader_workers=default_workers() if workers is None else workers,
             trackers=trackers,
             executor=executor,
@@ -125,7 +132,7 @@ def only_launch(suite_dir: Path) -> Iterator[None]:
 
 
 def default_workers() -> int:
-    """Return the number of loader processes a trial: up to four on a GPU, as far as the cores suffice for every GPU; else 0."""
+    """Return the number of threads that prepare a trial's batches: up to two on a GPU, as far as the cores suffice; else 0."""
     gpus = torch.cuda.device_count()
     return 0 if gpus == 0 else max(0, min(GPU_WORKERS, (os.cpu_count() or 1) // gpus - 1))
 

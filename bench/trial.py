@@ -14,9 +14,10 @@ import torch
 
 from bench import provenance
 from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
+from bench.data.feed import Feed
+from bench.data.feed_modes import open_feeds, resident_bytes
 from bench.data.layout import fingerprint
-from bench.data.loader import build_loader
-from bench.data.roots import content_hash_of, data_root_of, open_split
+from bench.data.roots import content_hash_of, data_root_of
 from bench.errors import SuiteError
 from bench.measure import cost
 from bench.measure.panels import Panels
@@ -24,10 +25,9 @@ from bench.model.multitask import build_model
 from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
 from bench.tracking import Tracking
 from bench.training.held_out import HeldOut, held_out_metrics
-from bench.training.loop import DivergedError, FitState, evaluate, fit, forget_peaks, to_device, train_step
+from bench.training.loop import DivergedError, FitState, evaluate, fit, forget_peaks, train_step
 from bench.training.optim import build_optimizer
 
-EVALUATION_BATCH = 32
 EPOCH_SECONDS = {"train": "seconds", "held_out": "held_out_seconds"}
 """Parts of a trial's timing, and their names in a line of the history."""
 
@@ -41,7 +41,8 @@ class Launch:
         results: Directory under which synthetic data is rendered; None: the one that holds `suite_dir`.
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
-        loader_workers: Processes that load data; 0 loads in the trial's own.
+        cache_dir: Directory of the prepared caches; None decodes the files in every epoch.
+        loader_workers: Threads that prepare batches; 0 prepares them in the trial's own.
         trackers: What watches the trial, see `bench.tracking`.
         executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
         command: The command line, for the record.
@@ -52,6 +53,7 @@ class Launch:
     results: Path | None = None
     data_root: Path | None = None
     weights_file: Path | None = None
+    cache_dir: Path | None = None
     loader_workers: int = 0
     trackers: tuple[str, ...] = ()
     executor: str = "serial"
@@ -129,61 +131,59 @@ def measure(
         results=results,
         data_root=launch.data_root,
     )
-    opened = partial(open_split, root, tasks=config.tasks, held_out=config.data.held_out, store=results / "data")
-    train, held_out = opened("train"), None if config.data.held_out is None else opened("held_out")
-    val = opened("val") if recipe.evaluate_on == "val" else None  # a tuning trial never sees it
-    steps = steps_per_epoch(len(train), recipe.batch_size)
-    feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
-    augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
+    where = {"cache_dir": launch.cache_dir, "workers": launch.loader_workers, "share": launch.gpus_per_trial or 1.0}
+    feeds = open_feeds(config, root, device=device, draws=results / "data", splits=config.splits, **where)
+    train, held_out, val = (feeds.get(split) for split in ("train", "held_out", "val"))
+    steps = steps_per_epoch(len(train.ids), recipe.batch_size)
     model = build_model(config, weights_file=launch.weights_file).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
-    memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
+    memory = probe_memory(model, train.first(), config)
     forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
-    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train)}
-    data |= {"n_val": None if val is None else len(val), "n_held_out": None if held_out is None else len(held_out)}
-    identity = f"{provenance.code_id()} {data['fingerprint']}"
-    loop = {"steps_per_epoch": steps, "device": device, "checkpoint": checkpoint, "identity": identity, "on_epoch": on_epoch}
-    watch = None if held_out is None else watch_held_out(model, recipe.evaluate_every, held_out, val, feed, device)
-    fitted = fit(model, augmented, recipe, held_out=watch, **loop)
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train.ids)}
+    data |= {f"n_{split}": len(feeds[split].ids) if split in feeds else None for split in ("val", "held_out")}
+    loop = {"steps_per_epoch": steps, "device": device, "checkpoint": checkpoint, "on_epoch": on_epoch}
+    loop |= {"identity": f"{provenance.code_id()} {data['fingerprint']}"}
+    watch = None if held_out is None else watch_held_out(model, recipe.evaluate_every, held_out, val, device)
+    fitted = fit(model, train, recipe, held_out=watch, **loop)
     timing |= {"train_end": iso(time.time())}
     timing |= {f"{of}_seconds": sum(line.get(key, 0.0) for line in fitted.history) for of, key in EPOCH_SECONDS.items()}
-    evaluation_started = time.perf_counter()
-    metrics, per_image, pictures = held_out_metrics(fitted.history[-1]), None, None
-    if val is not None:
-        panels = Panels(val.ids)
-        metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device, panels)
-        pictures = panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
+    evaluation_started, panels = time.perf_counter(), None if val is None else Panels(val.ids)
+    metrics, per_image = (held_out_metrics(fitted.history[-1]), None) if val is None else evaluate(model, val(), device, panels)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
+    pictures = None if val is None else panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
+    resident = sum(resident_bytes(feed) for feed in feeds.values()) if device.type == "cuda" else 0
+    waited = fitted.wait_seconds / timing["train_seconds"]
+    data["feed"] = train.describe() | {"evaluation_mode": (val or held_out).mode, "resident_bytes": resident, "wait_share": waited}
     costs = inference | {"step_memory_bytes": memory, "stored_bytes": cost.stored_bytes(model)}
-    costs |= step_costs(fitted, recipe, images=recipe.epochs * steps * recipe.batch_size)
+    costs |= step_costs(fitted, recipe, resident=resident, images=recipe.epochs * steps * recipe.batch_size)
     measured = {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}
     return measured | {"panels": pictures, "best_on_held_out": fitted.best}, per_image
 
 
-def step_costs(fitted: FitState, recipe: RecipeConfig, *, images: int) -> dict[str, Any]:
-    """Return what training `images` images cost: peaks of the CUDA allocator, seconds of a step, images a second."""
+def step_costs(fitted: FitState, recipe: RecipeConfig, *, resident: int, images: int) -> dict[str, Any]:
+    """Return what training `images` images cost: peaks of the CUDA allocator without the data there, seconds of a step, images a second."""
     return {
-        "peak_allocated_bytes": fitted.peak_allocated_bytes,
-        "peak_reserved_bytes": fitted.peak_reserved_bytes,
+        "peak_allocated_bytes": without(resident, fitted.peak_allocated_bytes),
+        "peak_reserved_bytes": without(resident, fitted.peak_reserved_bytes),
         "batch_size": recipe.batch_size,
         "step_seconds": cost.summarize_seconds(fitted.step_seconds, warmup_steps=0),
         "images_per_second": images / sum(line["seconds"] for line in fitted.history),
     }
 
 
-def watch_held_out(model: torch.nn.Module, every: int | None, held_out: Any, val: Any, feed: Callable, device: torch.device) -> HeldOut:
+def watch_held_out(model: torch.nn.Module, every: int | None, held_out: Feed, val: Feed | None, device: torch.device) -> HeldOut:
     """Return how the model is evaluated on held-out images while it trains, and on the validation split, where one is given, when best."""
 
-    def metrics_on(split: Any) -> dict[str, dict[str, float | None]]:
-        return evaluate(model, feed(split, EVALUATION_BATCH, train=False), device)[0]
+    def metrics_on(feed: Feed) -> dict[str, dict[str, float | None]]:
+        return evaluate(model, feed(), device)[0]
 
     return HeldOut(every=every, evaluate=partial(metrics_on, held_out), at_best=None if val is None else partial(metrics_on, val))
 
 
-def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
-    """Return the recipe's augmentation, as the loader takes it."""
-    return {"flip": recipe.flip, "rotation": recipe.rotation, "scale": recipe.scale}
+def without(resident: int, peak: int | None) -> int | None:
+    """Take the data set that lies on the device off a peak: what is left is the method's."""
+    return None if peak is None else peak - resident
 
 
 def probe_memory(model: torch.nn.Module, batch: dict[str, Any], config: TrialConfig) -> dict[str, int]:

@@ -11,8 +11,9 @@ from rich.console import Console
 from bench import provenance
 from bench.config import ConfigError, TrialConfig
 from bench.data.roots import ensure_synthetic, open_split
-from bench.launch import RERUN, default_workers, only_launch, prepare_weights
+from bench.launch import CACHE_FOLDER, RERUN, default_workers, only_launch, prepare_weights
 from bench.plan import write_plan
+from bench.prepare import prepare_trials
 from bench.progress import Board
 from bench.suites import Row, Suite
 from bench.sweep import run_ray, run_serial
@@ -36,6 +37,7 @@ class Options:
     gpus_per_trial: float | None = None
     cpus_per_trial: int | None = None
     workers: int | None = None
+    cache_dir: Path | None = None
     trackers: tuple[str, ...] = ()
     rerun: frozenset[str] = frozenset()
     command: str = ""
@@ -75,6 +77,7 @@ def tune_suite(
         results=suite_dir.parent,
         data_root=None if data_root is None else data_root.resolve(),
         weights_file=None if weights_file is None else weights_file.resolve(),
+        cache_dir=(options.cache_dir or suite_dir.parent / CACHE_FOLDER).resolve(),
         loader_workers=default_workers() if options.workers is None else options.workers,
         trackers=options.trackers,
         executor=options.executor,
@@ -82,6 +85,8 @@ def tune_suite(
         command=options.command,
     )
     with only_launch(tuning_dir):
+        bases = [base for tuned in rows for base in tuned.bases]
+        prepare_trials(bases, launch.cache_dir, results=launch.results, data_root=data_root, console=console)
         if protocol.searcher == "halton":
             points = quasi_random_points(rows, protocol)
             run_fixed(suite, rows, points, protocol, launch, options, console)
