@@ -1,9 +1,7 @@
 """One trial, from configuration to record: the story of the experiment."""
 
 import copy
-import datetime
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,12 +15,13 @@ from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
 from bench.data.loader import build_loader
 from bench.data.pascal_context import fingerprint
 from bench.data.roots import content_hash_of, data_root_of, open_split
-from bench.errors import SuiteError
 from bench.measure import cost
 from bench.measure.panels import Panels
 from bench.model.multitask import build_model
-from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
-from bench.training.loop import DivergedError, evaluate, fit, to_device, train_step
+from bench.model.node_cache import copied
+from bench.outcome import conclude, iso
+from bench.record import SCHEMA_VERSION
+from bench.training.loop import evaluate, fit, to_device, train_step
 from bench.training.optim import build_optimizer
 
 EVALUATION_BATCH = 32
@@ -39,6 +38,9 @@ class Launch:
         loader_workers: Processes that load data; 0 loads in the trial's own.
         executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
         command: The command line, for the record.
+        id, slot: Of the launch, and of the supervisor that the trial runs under, for the record: a slot runs one trial after the other.
+        cache_dir: A directory of this node for copies of what lies on the network; None reads from there.
+        git: Commit and state of the checkout that the launch was made from; None looks here.
     """
 
     suite: str
@@ -49,6 +51,10 @@ class Launch:
     executor: str = "serial"
     gpus_per_trial: float | None = None
     command: str = ""
+    id: str = ""
+    slot: str | None = None
+    git: dict[str, Any] | None = None
+    cache_dir: Path | None = None
 
 
 def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1, on_epoch: Callable[[dict], None] = print) -> dict:
@@ -63,46 +69,27 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
 
     Returns:
         The record.
+
+    Raises:
+        StorageError: The disk of the results does not take a checkpoint or the record; there is no record then.
     """
-    record = describe(config, launch, attempt) | {"timing": {"trial_start": iso(started), "imports_done": iso(time.time())}}
+    timing = {"trial_start": iso(started), "imports_done": iso(time.time())}
+    record = describe(config, launch, attempt) | {"timing": timing}
     checkpoint = launch.suite_dir / "checkpoints" / f"{config.run_id}.pt"
-    per_image = None
-    try:
-        measured, per_image = measure(config, launch, checkpoint, on_epoch, record["timing"])
-        record |= {"status": "ok", "reason": None} | measured
-    except (DivergedError, FloatingPointError) as error:
-        record |= {"status": "diverged", "reason": str(error)}
-    except SuiteError as error:
-        record |= {"status": "invalid", "reason": f"{type(error).__name__}: {error}"}
-    except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
-        record |= {"status": "oom" if is_out_of_memory(error) else "failed"}
-        record |= {"reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
-    record["timing"] |= {"end": iso(time.time()), "total_seconds": time.time() - started}
-    try:
-        path = write_record(launch.suite_dir / "records", record, per_image)
-    except RecordError as error:  # measurements that do not add up are a defect to be seen, not a trial to be lost
-        unmeasured = describe(config, launch, attempt) | {"timing": record["timing"], "status": "failed", "reason": str(error)}
-        path = write_record(launch.suite_dir / "records", unmeasured, None)
-    checkpoint.unlink(missing_ok=True)
-    return read_record(path)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; on a CPU, and in cuBLAS, torch raises a plain RuntimeError then."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+    record = conclude(
+        record,
+        lambda: measure(config, launch, checkpoint, on_epoch, timing),
+        started=started,
+        directory=launch.suite_dir / "records",
+        log=launch.suite_dir / "logs" / f"{config.run_id}.log",
     )
+    checkpoint.unlink(missing_ok=True)
+    return record
 
 
 def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict) -> tuple[dict, dict]:
     """Train and evaluate; return the measured part of the record and the per-image sums. Fills `timing`."""
-    recipe, device = config.recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(recipe.threads)
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.backends.cudnn.allow_tf32 = False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step, and nothing here reads such memory
+    recipe, device = config.recipe, prepare_device(config.recipe)
     root = data_root_of(
         config.data.source,
         config.data.synthetic,
@@ -114,7 +101,7 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     steps = steps_per_epoch(len(train), recipe.batch_size)
     feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
     augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
-    model = build_model(config, weights_file=launch.weights_file).to(device)
+    model = build_model(config, weights_file=local_weights(launch)).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
     memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
     reset_peaks(device)
@@ -143,6 +130,21 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     return measured | {"panels": pictures}, per_image
 
 
+def prepare_device(recipe: RecipeConfig) -> torch.device:
+    """Set torch up as every trial has it, and return the device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step, and nothing here reads such memory
+    return device
+
+
+def local_weights(launch: Launch) -> Path | None:
+    """Return the weights file on this node: the first trial of a node copies it, the others read the copy."""
+    return launch.weights_file if launch.cache_dir is None or launch.weights_file is None else copied(launch.weights_file, launch.cache_dir)
+
+
 def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
     """Return the recipe's augmentation, as the loader takes it."""
     return {"flip": recipe.flip, "rotation": recipe.rotation, "scale": recipe.scale}
@@ -169,6 +171,7 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
     method = config.method
     return {
         "schema_version": SCHEMA_VERSION,
+        "kind": "accuracy",
         "run_id": config.run_id,
         "cell_id": config.cell_id,
         "suite": launch.suite,
@@ -185,10 +188,22 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
         "panels": None,
         "env": provenance.environment(config.recipe.threads),
         "code_id": provenance.code_id(),
-        "git": provenance.git_state(),
-        "launch": {"executor": launch.executor, "gpus_per_trial": launch.gpus_per_trial, "loader_workers": launch.loader_workers},
+        "git": launch.git or provenance.git_state(),
+        "launch": launch_block(launch),
         "command": launch.command,
         "attempt": attempt,
+        "log_tail": None,
+    }
+
+
+def launch_block(launch: Launch) -> dict[str, Any]:
+    """Return the record's block about who ran the trial."""
+    return {
+        "executor": launch.executor,
+        "gpus_per_trial": launch.gpus_per_trial,
+        "loader_workers": launch.loader_workers,
+        "id": launch.id,
+        "slot": launch.slot,
     }
 
 
@@ -196,8 +211,3 @@ def method_block(name: str, method: Any) -> dict[str, Any]:
     """Return the record's block about the method."""
     value = None if method.dial is None else asdict(method)[method.dial]
     return {"name": name, "title": method.title, "label": method.label, "dial": method.dial, "dial_value": value}
-
-
-def iso(seconds: float) -> str:
-    """Return a time stamp in UTC, ISO 8601."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
