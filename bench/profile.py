@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from bench.config import TrialConfig, digest, steps_per_epoch
+from bench.config import TrialConfig, digest
 from bench.data.loader import build_loader
 from bench.data.pascal_context import fingerprint
 from bench.data.roots import content_hash_of, data_root_of, open_split
 from bench.measure import cost
 from bench.model.multitask import MultiTaskModel, build_model
 from bench.outcome import conclude, iso
-from bench.training.loop import to_device, train_step
+from bench.training.loop import forget_peaks, to_device, train_step
 from bench.training.optim import build_optimizer
-from bench.trial import Launch, augmentation, describe, local_weights, prepare_device, probe_memory, reset_peaks
+from bench.trial import Launch, augmentation, describe, local_weights, prepare_device, probe_memory
 
 STEPS, WARMUP_STEPS = 10, 3
 
@@ -65,11 +65,11 @@ def profile(config: TrialConfig, launch: Launch, timing: dict[str, Any]) -> dict
         train, recipe.batch_size, train=True, image_size=recipe.image_size, seed=config.seed, device=device, **augmentation(recipe)
     )
     batch = to_device(next(iter(loader)), device)
-    model = build_model(config, weights_file=local_weights(launch)).to(device)
+    model = build_model(config, weights_file=local_weights(config, launch)).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
     memory = probe_memory(model, batch, config)
     params, stored = cost.parameter_ledger(model), cost.stored_bytes(model)
-    reset_peaks(device)
+    forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
     seconds = time_steps(model, batch, config)
     timing |= {"train_end": iso(time.time()), "train_seconds": sum(seconds)}
@@ -85,7 +85,6 @@ def profile(config: TrialConfig, launch: Launch, timing: dict[str, Any]) -> dict
         "stored_bytes": stored,
     }
     data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
-    data |= {"steps_per_epoch": steps_per_epoch(len(train), recipe.batch_size)}
     return {"params": params, "cost": costs, "data": data}
 
 

@@ -112,7 +112,9 @@ class Board:
 
     def text(self) -> str:
         """Return the one-line summary."""
-        done, failed, running = (sum(counts) for counts in zip(*((r.done, r.failed, len(r.running)) for r in self.rows.values()), strict=True))
+        done, failed, running = (
+            sum(counts) for counts in zip(*((r.done, r.failed, len(r.running)) for r in self.rows.values()), strict=True)
+        )
         left = len(self.trials) - done - running
         failures = f", {failed} failed" if failed else ""
         return f"{done} done{failures}, {running} running, {left} left · {self.time_left()} · {self.line}"

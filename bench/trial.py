@@ -18,10 +18,11 @@ from bench.data.roots import content_hash_of, data_root_of, open_split
 from bench.measure import cost
 from bench.measure.panels import Panels
 from bench.model.multitask import build_model
-from bench.model.node_cache import copied
+from bench.model.node_cache import copied, default_cache_dir
 from bench.outcome import conclude, iso
 from bench.record import SCHEMA_VERSION
-from bench.training.loop import evaluate, fit, to_device, train_step
+from bench.tracking import Tracking
+from bench.training.loop import evaluate, fit, forget_peaks, to_device, train_step
 from bench.training.optim import build_optimizer
 
 EVALUATION_BATCH = 32
@@ -36,10 +37,10 @@ class Launch:
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
         loader_workers: Processes that load data; 0 loads in the trial's own.
+        trackers: What watches the trial, see `bench.tracking`.
         executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
         command: The command line, for the record.
         id, slot: Of the launch, and of the supervisor that the trial runs under, for the record: a slot runs one trial after the other.
-        cache_dir: A directory of this node for copies of what lies on the network; None reads from there.
         git: Commit and state of the checkout that the launch was made from; None looks here.
     """
 
@@ -48,13 +49,13 @@ class Launch:
     data_root: Path | None = None
     weights_file: Path | None = None
     loader_workers: int = 0
+    trackers: tuple[str, ...] = ()
     executor: str = "serial"
     gpus_per_trial: float | None = None
     command: str = ""
     id: str = ""
     slot: str | None = None
     git: dict[str, Any] | None = None
-    cache_dir: Path | None = None
 
 
 def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1, on_epoch: Callable[[dict], None] = print) -> dict:
@@ -76,14 +77,21 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
     timing = {"trial_start": iso(started), "imports_done": iso(time.time())}
     record = describe(config, launch, attempt) | {"timing": timing}
     checkpoint = launch.suite_dir / "checkpoints" / f"{config.run_id}.pt"
+    tracking = Tracking(launch.trackers, suite=launch.suite, run_id=config.run_id, suite_dir=launch.suite_dir, config=config.to_dict())
+
+    def watched(line: dict) -> None:
+        tracking.epoch(line)
+        on_epoch(line)
+
     record = conclude(
         record,
-        lambda: measure(config, launch, checkpoint, on_epoch, timing),
+        lambda: measure(config, launch, checkpoint, watched, timing),
         started=started,
         directory=launch.suite_dir / "records",
         log=launch.suite_dir / "logs" / f"{config.run_id}.log",
     )
     checkpoint.unlink(missing_ok=True)
+    tracking.end(record)
     return record
 
 
@@ -101,16 +109,18 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     steps = steps_per_epoch(len(train), recipe.batch_size)
     feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
     augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
-    model = build_model(config, weights_file=local_weights(launch)).to(device)
+    model = build_model(config, weights_file=local_weights(config, launch)).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
     memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
-    reset_peaks(device)
+    forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
     data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
     identity = f"{provenance.code_id()} {data['fingerprint']}"
-    fitted = fit(
-        model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=on_epoch
-    )
+
+    def report(line: dict) -> None:
+        on_epoch(line | {"images_per_second": steps * recipe.batch_size / line["seconds"]})
+
+    fitted = fit(model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=report)
     timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
     evaluation_started = time.perf_counter()
     panels = Panels(val.ids)
@@ -140,21 +150,17 @@ def prepare_device(recipe: RecipeConfig) -> torch.device:
     return device
 
 
-def local_weights(launch: Launch) -> Path | None:
-    """Return the weights file on this node: the first trial of a node copies it, the others read the copy."""
-    return launch.weights_file if launch.cache_dir is None or launch.weights_file is None else copied(launch.weights_file, launch.cache_dir)
+def local_weights(config: TrialConfig, launch: Launch) -> Path | None:
+    """Return the weights file; on Ray as this node's own copy, which the first trial of a node makes and the others share."""
+    if launch.weights_file is None or launch.executor != "ray":
+        return launch.weights_file
+    digest = config.backbone.weights.removeprefix("sha256:")
+    return copied(launch.weights_file, digest, default_cache_dir())
 
 
 def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
     """Return the recipe's augmentation, as the loader takes it."""
     return {"flip": recipe.flip, "rotation": recipe.rotation, "scale": recipe.scale}
-
-
-def reset_peaks(device: torch.device) -> None:
-    """Forget the peak memory of what ran before training."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
 
 
 def probe_memory(model: torch.nn.Module, batch: dict[str, Any], config: TrialConfig) -> dict[str, int]:

@@ -45,12 +45,32 @@ _SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:blocks\.(\d+)\.)?(attn\.(?:qkv|q|
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """An interval that a dial is tuned over.
+
+    Attributes:
+        low, high: Its ends, both included.
+        log: Whether equal ratios, not equal differences, are equally likely; `low` must then be positive.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.low < self.high and (self.low > 0 or not self.log)):
+            raise ValueError(f"a range needs low < high, and low > 0 where it is logarithmic; got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """Fields of a method; subclasses add one field per dial.
 
     Attributes:
         title: The method's name in a table.
         dial: Name of the field that a sweep varies, or None.
+        tunable: Fields that `tune` may choose for a row besides its learning rate, two at most, and no field that changes the number of
+            parameters: a row is tuned, not made larger.
         paper: Where the method is defined.
         also_train: Groups of the backbone's own parameters to train besides the method's, keys of `ALSO_TRAIN`.
     """
@@ -58,6 +78,7 @@ class MethodConfig:
     title: ClassVar[str]
     dial: ClassVar[str | None] = None
     dial_title: ClassVar[str] = ""
+    tunable: ClassVar[dict[str, Range]] = {}
     paper: ClassVar[str] = ""
 
     also_train: tuple[str, ...] = ()

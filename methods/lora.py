@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least, require_choices, sites
+from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least, require_choices, sites
 from methods.shape import Shape
 
 SCALINGS = ("fixed", "alpha_over_rank")
@@ -37,6 +37,7 @@ class LoRAConfig(MethodConfig):
     title = "LoRA"
     dial = "rank"
     dial_title = "r"
+    tunable: ClassVar[dict[str, Range]] = {"scale": Range(low=0.5, high=16, log=True), "dropout": Range(low=0, high=0.2)}
     paper: ClassVar[str] = "arXiv 2106.09685"
 
     rank: int = 16

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least
 from methods.shape import Shape
 
 
@@ -25,6 +25,7 @@ class AttentionLoRAConfig(MethodConfig):
     title = "LoRA (q, v)"
     dial = "rank"
     dial_title = "r"
+    tunable: ClassVar[dict[str, Range]] = {"scale": Range(low=0.5, high=16, log=True), "dropout": Range(low=0, high=0.2)}
     paper: ClassVar[str] = "arXiv 2106.09685"
 
     rank: int = 4

@@ -35,6 +35,7 @@ from torch.nn.utils.rnn import pad_sequence
 from methods.base import (
     LAYERS,
     MethodConfig,
+    Range,
     Site,
     freeze,
     register,
@@ -73,6 +74,7 @@ class MTLoRAConfig(MethodConfig):
     title = "MTLoRA"
     dial = "rank"
     dial_title = "r"
+    tunable: ClassVar[dict[str, Range]] = {"scale": Range(low=0.5, high=16, log=True), "dropout": Range(low=0, high=0.2)}
     paper: ClassVar[str] = "arXiv 2403.20320"
 
     rank: int = 16

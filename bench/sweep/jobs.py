@@ -28,7 +28,15 @@ class Limits:
 
 
 def make_job(
-    trial: "TrialConfig", launch: "Launch", limits: Limits, *, kind: str = "accuracy", redo: bool = False, entry: str | None = None
+    trial: "TrialConfig",
+    launch: "Launch",
+    limits: Limits,
+    *,
+    kind: str = "accuracy",
+    gpus: float = 0,
+    cpus: int | None = None,
+    redo: bool = False,
+    entry: str | None = None,
 ) -> dict[str, Any]:
     """Return the job of a trial, or of its profile.
 
@@ -37,6 +45,8 @@ def make_job(
         launch: Where and how it runs.
         limits: What bounds it.
         kind: "accuracy" or "profile".
+        gpus: Its share of GPUs; 0 hides them all.
+        cpus: CPUs set aside for it; None means its threads and its loader processes.
         redo: Whether a record of another launch is to be made again.
         entry: What runs it, `module:function`; None means this suite's own.
     """
@@ -56,6 +66,6 @@ def make_job(
         "record": str(launch.suite_dir / folder / f"{run_id}.json"),
         "redo": redo,
         "epochs": trial.recipe.epochs if kind == "accuracy" else 0,
-        "gpus": launch.gpus_per_trial or 0,
-        "cpus": trial.recipe.threads + launch.loader_workers,
+        "gpus": gpus,
+        "cpus": cpus or trial.recipe.threads + launch.loader_workers,
     } | dataclasses.asdict(limits)

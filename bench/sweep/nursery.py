@@ -55,9 +55,7 @@ class Nursery:
             self.close()
             raise NurseryError(f"the process that starts trials did not come up: {sys.executable} -m bench.sweep.nursery {module}")
 
-    def start(
-        self, function: str, job: dict[str, Any], *, log: Path, environment: dict[str, str], memory_bytes: int | None = None
-    ) -> int:
+    def start(self, function: str, job: dict[str, Any], *, log: Path, environment: dict[str, str], memory_bytes: int | None = None) -> int:
         """Fork a child and return its process id.
 
         Args:

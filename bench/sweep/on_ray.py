@@ -66,9 +66,9 @@ class Cluster:
         """Whether any node has a GPU."""
         return any(node["Resources"].get("GPU", 0) >= 1 for node in self.nodes())
 
-    def most_cpus(self, gpu: bool) -> int:
-        """Return the CPUs of the smallest node, which a profile without a GPU takes whole; with one, a trial's own suffice."""
-        return 1 if gpu else max(1, int(min((n["Resources"]["CPU"] for n in self.nodes() if n["Resources"].get("CPU", 0) >= 1), default=1)))
+    def whole_node_cpus(self) -> int:
+        """Return how many CPUs a job must ask for to share no node with another that asks for as many."""
+        return int(max((node["Resources"].get("CPU", 0) for node in self.nodes()), default=1)) // 2 + 1
 
 
 @contextlib.contextmanager
@@ -121,15 +121,18 @@ def check_nodes(cluster: Cluster, expected: dict[str, Any], *, gpus: float, leav
     return [f"left out: node {name}: {'; '.join(problems)}" for name, *problems in broken.values()]
 
 
+def require_fitting(jobs: "Sequence[dict[str, Any]]", cluster: Cluster) -> None:
+    """Raise RoomError, with the numbers, where a job fits on no node: it would wait for ever."""
+    require_room(jobs, [node["Resources"] for node in cluster.nodes()])
+
+
 def run_ray(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, board: Board, interrupt: Interrupt, suite_dir: Path) -> None:
     """Run jobs on a cluster in their order, as many at a time as there is room for; after the first Ctrl-C start no more.
 
     Raises:
-        RoomError: A job fits on no node.
         StorageError: The disk does not take what a trial writes.
         KeyboardInterrupt: The second Ctrl-C.
     """
-    require_room(jobs, [node["Resources"] for node in cluster.nodes()])
     storage = suite_dir / "ray"
     progress.CURRENT = board
     try:

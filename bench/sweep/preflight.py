@@ -6,6 +6,7 @@
 import os
 import platform
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import SuiteError
+from bench.storage import write_atomically
 from bench.sweep.supervise import NO_GPU
 
 NEEDED_BYTES = 2**30
@@ -24,13 +26,18 @@ class PreflightError(SuiteError):
     """A node is not fit for the sweep; the message names it and what is wrong."""
 
 
-def expectation(suite_dir: Path, data_root: Path | None, weights_file: Path | None, cache_dir: Path | None) -> dict[str, Any]:
+def expectation(suite_dir: Path, data_root: Path | None, weights_file: Path | None) -> dict[str, Any]:
     """Return what every node must see, as plain JSON types, and leave a token in the results that only the same directory holds."""
     token = suite_dir / f".preflight-{uuid.uuid4().hex[:12]}"
-    token.write_text(token.name, encoding="utf-8")
-    places = {"data_root": data_root, "weights_file": weights_file, "cache_dir": cache_dir, "token": token}
+    write_atomically(token, token.name)
+    places = {"data_root": data_root, "weights_file": weights_file, "token": token}
     plain = {name: None if place is None else str(place) for name, place in places.items()}
     return plain | {"seen": identity(data_root)}
+
+
+def forget(expected: Mapping[str, Any]) -> None:
+    """Remove the token."""
+    Path(expected["token"]).unlink(missing_ok=True)
 
 
 def identity(data_root: Path | None) -> dict[str, Any]:
@@ -61,10 +68,10 @@ def examine(expected: Mapping[str, Any], gpus: float) -> dict[str, Any]:
         problems.append(f"results: {token.parent} is not the driver's directory here; it must be one that all nodes share")
     else:
         problems += writable(token.parent, "results")
-    if expected["cache_dir"] is not None:
-        problems += writable(Path(expected["cache_dir"]), "cache")
-    if expected["weights_file"] is not None and not Path(expected["weights_file"]).is_file():
-        problems.append(f"weights: no file {expected['weights_file']}")
+    if expected["weights_file"] is not None:
+        problems += writable(Path(tempfile.gettempdir()), "copies of the weights")
+        if not Path(expected["weights_file"]).is_file():
+            problems.append(f"weights: no file {expected['weights_file']}")
     return {"host": platform.node(), "seen": seen, "problems": problems + (gpu_problems() if gpus else [])}
 
 
@@ -78,7 +85,11 @@ def writable(directory: Path, what: str) -> list[str]:
         free = shutil.disk_usage(directory).free
     except OSError as error:
         return [f"{what}: {directory} cannot be written: {error.strerror}"]
-    return [] if free >= NEEDED_BYTES else [f"{what}: {directory} has {free / 2**20:.0f} MiB free, at least {NEEDED_BYTES / 2**20:.0f} are asked"]
+    return (
+        []
+        if free >= NEEDED_BYTES
+        else [f"{what}: {directory} has {free / 2**20:.0f} MiB free, at least {NEEDED_BYTES / 2**20:.0f} are asked"]
+    )
 
 
 def gpu_problems() -> list[str]:
@@ -88,7 +99,9 @@ def gpu_problems() -> list[str]:
 
     script = "import torch; print(torch.cuda.device_count()); torch.zeros(1, device='cuda')"
     environment = {name: value for name, value in os.environ.items() if name not in NO_GPU}
-    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS)
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS
+    )
     return [] if run.returncode == 0 else [f"GPU: torch cannot use one: {run.stderr.strip().splitlines()[-1:]}"]
 
 

@@ -36,7 +36,9 @@ def require_room(jobs: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str,
         if asked in seen:
             continue
         seen.add(asked)
-        if not any(all(node.get(name, 0) >= amount for name, amount in zip(("CPU", "GPU", "memory"), asked, strict=True)) for node in nodes):
+        if not any(
+            all(node.get(name, 0) >= amount for name, amount in zip(("CPU", "GPU", "memory"), asked, strict=True)) for node in nodes
+        ):
             have = "; ".join(described(node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0)) for node in nodes)
             raise RoomError(
                 f"{job['run_id']} asks for {described(*asked)}, but the nodes have {have or 'nothing: there is none'}; "

@@ -21,6 +21,7 @@ from bench.measure.metrics import METRICS
 from bench.measure.panels import Panels
 from bench.record import write_atomically
 from bench.storage import set_aside
+from bench.training.held_out import HeldOut
 from bench.training.losses import total_loss
 from bench.training.optim import build_optimizer, learning_rate
 
@@ -45,6 +46,7 @@ class FitState:
     step_seconds: list[float] = field(default_factory=list)
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
+    best: dict[str, Any] | None = None
 
 
 def fit(
@@ -57,6 +59,7 @@ def fit(
     checkpoint: Path,
     identity: str,
     on_epoch: Callable[[dict[str, Any]], None],
+    held_out: HeldOut | None = None,
 ) -> FitState:
     """Train to the last epoch, from the checkpoint where there is one.
 
@@ -69,9 +72,11 @@ def fit(
         checkpoint: File written after each epoch, atomically.
         identity: Of code and data; a checkpoint of another identity, or a damaged one, is not used: training starts again.
         on_epoch: Called with the epoch's line of the history.
+        held_out: How the held-out images are evaluated, None without any. Evaluation leaves training as it is.
 
     Returns:
-        The history, one line an epoch; the seconds of every step but the first three of each process; peaks of the CUDA allocator, bytes.
+        The history, one line an epoch; the seconds of every step but the first three of each process; peaks of the CUDA allocator in
+        training, bytes; what was measured at the best epoch on the held-out images.
 
     Raises:
         DivergedError: A loss is not finite.
@@ -98,6 +103,9 @@ def fit(
         state.history.append(line)
         state.epoch = epoch + 1
         update_peaks(state, device)
+        if held_out is not None and held_out.is_due(epoch + 1, recipe.epochs):
+            state.best = held_out.measure(line, state.best)
+            forget_peaks(device)
         save_checkpoint(checkpoint, identity, state, model, optimizer, scaler)
         on_epoch(line)
     return state
@@ -186,6 +194,13 @@ def update_peaks(state: FitState, device: torch.device) -> None:
     if device.type == "cuda":
         state.peak_allocated_bytes = max(state.peak_allocated_bytes or 0, torch.cuda.max_memory_allocated(device))
         state.peak_reserved_bytes = max(state.peak_reserved_bytes or 0, torch.cuda.max_memory_reserved(device))
+
+
+def forget_peaks(device: torch.device) -> None:
+    """Start the allocator's peaks anew: what ran between two epochs is no part of training."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def save_checkpoint(
