@@ -31,3 +31,7 @@ class Interrupt:
             raise KeyboardInterrupt
         self.stopping = True
         self.say("interrupted: what runs now finishes, nothing more starts; Ctrl-C again stops at once")
+
+
+CURRENT: Interrupt | None = None
+"""Of the running sweep. Tune pickles its scheduler, so that it may refer to it only through this module."""

@@ -19,6 +19,7 @@ from bench.errors import SuiteError
 from bench.progress import Board
 from bench.provenance import REPOSITORY
 from bench.storage import StorageError
+from bench.sweep import interrupt as interrupts
 from bench.sweep import preflight
 from bench.sweep.attempts import Attempts
 from bench.sweep.interrupt import Interrupt
@@ -134,22 +135,20 @@ def run_ray(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, board: Board, in
         KeyboardInterrupt: The second Ctrl-C.
     """
     storage = suite_dir / "ray"
-    progress.CURRENT = board
+    progress.CURRENT, interrupts.CURRENT = board, interrupt
     try:
         for start in range(0, len(jobs), CHUNK):
             if not interrupt.stopping:
-                run_chunk(list(jobs[start : start + CHUNK]), cluster, interrupt, suite_dir, storage)
+                run_chunk(list(jobs[start : start + CHUNK]), cluster, suite_dir, storage)
     finally:
-        progress.CURRENT = None
+        progress.CURRENT = interrupts.CURRENT = None
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def run_chunk(jobs: list[dict[str, Any]], cluster: Cluster, interrupt: Interrupt, suite_dir: Path, storage: Path) -> None:
+def run_chunk(jobs: list[dict[str, Any]], cluster: Cluster, suite_dir: Path, storage: Path) -> None:
     """Run one chunk through a Tuner of its own."""
     from ray import tune
 
-    global INTERRUPT
-    INTERRUPT = interrupt
     by_id = {job["run_id"]: job for job in jobs}
     tuner = tune.Tuner(
         tune.with_resources(attend, partial(resources, left_out=sorted(cluster.left_out))),
@@ -170,9 +169,6 @@ def run_chunk(jobs: list[dict[str, Any]], cluster: Cluster, interrupt: Interrupt
     errors = {result.config["job"]["run_id"]: result.error for result in results if result.error and result.config}
     record_deaths([by_id[run_id] for run_id in errors], errors)
 
-
-INTERRUPT: Interrupt | None = None
-"""Of the running sweep: Tune pickles its scheduler, so that it may refer to it only through this module."""
 
 SUPERVISOR: Supervisor | None = None
 """Of this worker: it lives as long as the actor, over many trials."""
@@ -233,7 +229,7 @@ def draining_scheduler() -> Any:
 
     class DrainingScheduler(FIFOScheduler):
         def choose_trial_to_run(self, tune_controller: Any) -> Any:
-            if INTERRUPT is None or not INTERRUPT.stopping:
+            if not interrupts.CURRENT.stopping:
                 return super().choose_trial_to_run(tune_controller)
             for trial in tune_controller.get_trials():
                 if trial.status == trial.PENDING:
