@@ -8,19 +8,21 @@ import difflib
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import dacite
 
+from bench.data.identity import LATER, plain_fields
 from bench.data.synthetic import SyntheticConfig
 from bench.errors import SuiteError
-from bench.tasks import TASK_NAMES, TASKS
+from bench.tasks import DATA_SETS, DEFAULT_TASKS, PASCAL_TASKS, Task
 from methods import METHODS
 from methods.base import MethodConfig
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-SOURCES = ("synthetic", "pascal_context")
+SOURCES = ("synthetic", *DATA_SETS)
 DECODERS = ("hrnet", "segformer", "aspp")
 
 
@@ -44,23 +46,58 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldOutConfig:
+    """A part of the training split that is kept for choosing: epochs, learning rates. See `bench.data.heldout`.
+
+    Attributes:
+        fraction: Share of the training images, above 0 and at most 0.5.
+        seed: Of the draw.
+    """
+
+    fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 0.5:
+            raise ConfigError(f"data.held_out.fraction must lie in (0, 0.5], got {self.fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The data set.
 
     Attributes:
-        source: "synthetic" (rendered on demand from `synthetic`) or "pascal_context" (a PASCAL_MT directory given on the command line).
-        fingerprint: Identity of a PASCAL_MT directory; None for synthetic data, which its configuration identifies.
+        source: "synthetic" (rendered on demand from `synthetic`), or the layout of a directory given on the command line:
+            "pascal_context" (PASCAL_MT) or "nyud" (NYUD_MT).
+        fingerprint: Identity of a directory; None for synthetic data, which its configuration identifies.
         synthetic: What to render.
+        held_out: What to keep of the training split; None trains on all of it.
     """
 
     source: str = "synthetic"
     fingerprint: str | None = None
     synthetic: SyntheticConfig | None = None
+    held_out: HeldOutConfig | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         require("data.source", self.source, SOURCES)
         if (self.source == "synthetic") != (self.synthetic is not None):
             raise ConfigError("data.synthetic must be given for source 'synthetic' and for no other")
+
+    @property
+    def layout(self) -> str:
+        """Name of the layout on disk, a key of `bench.tasks.DATA_SETS`."""
+        return self.source if self.synthetic is None else self.synthetic.layout
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks that this data set has labels for, as they are there."""
+        return DATA_SETS[self.layout]
+
+    @property
+    def default_tasks(self) -> tuple[str, ...]:
+        """The tasks that the literature trains on this data set."""
+        return DEFAULT_TASKS[self.layout]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +154,7 @@ class TrialConfig:
 
     method_name: str
     method: MethodConfig
-    tasks: tuple[str, ...] = TASK_NAMES
+    tasks: tuple[str, ...] = PASCAL_TASKS
     seed: int = 0
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     decoder: str = "hrnet"
@@ -132,16 +169,16 @@ class TrialConfig:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ConfigError(f"tasks must be one or more different tasks, got {self.tasks}")
         for task in self.tasks:
-            require("tasks", task, TASKS)
+            require(f"tasks of {self.data.layout}", task, self.data.tasks)
         require("decoder", self.decoder, DECODERS)
         if self.decoder == "aspp" and self.recipe.batch_size < 2:
             raise ConfigError("decoder 'aspp' normalises pooled 1x1 maps over the batch: recipe.batch_size must be at least 2")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; `from_dict` turns them back."""
+        """Return plain JSON types without fields `later` than the first records that have their default; `from_dict` turns them back."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.name.startswith("method")}
-        plain = {name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for name, value in plain.items()}
-        return json.loads(json.dumps({"method": {"name": self.method_name} | dataclasses.asdict(self.method)} | plain))
+        plain = {name: plain_fields(value) if dataclasses.is_dataclass(value) else value for name, value in plain.items()}
+        return json.loads(json.dumps({"method": {"name": self.method_name} | plain_fields(self.method)} | plain))
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "TrialConfig":
@@ -167,7 +204,7 @@ class TrialConfig:
     def run_id(self) -> str:
         """Name of the trial: method, dial, tasks, seed and a hash of the whole configuration."""
         dial = "" if self.method.dial is None else f"-{self.method.dial}{canonical(getattr(self.method, self.method.dial))}"
-        tasks = "+".join(self.tasks) if len(self.tasks) < len(TASKS) else "all"
+        tasks = "all" if set(self.tasks) == set(PASCAL_TASKS) else "+".join(self.tasks)
         return f"{self.method_name}{dial}-{tasks}-s{self.seed}-{digest(self.to_dict(), 8)}"
 
 

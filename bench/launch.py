@@ -14,8 +14,8 @@ from rich.console import Console
 
 from bench import provenance
 from bench.config import ConfigError, DataConfig, TrialConfig
-from bench.data.pascal_context import PascalContext, fingerprint, read_split
-from bench.data.roots import ensure_synthetic
+from bench.data.layout import LAYOUTS, fingerprint, layout_of, read_split
+from bench.data.roots import ensure_synthetic, open_split
 from bench.ledger import ledger
 from bench.model.backbone import WeightsError, build_backbone
 from bench.plan import estimate_trial_seconds, missing, missing_profiles, write_plan
@@ -28,7 +28,6 @@ from bench.sweep.place import Plan, Slots, place
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
-PASCAL_TRAIN_IMAGES = 4998
 GPU_WORKERS = 4
 
 
@@ -46,8 +45,8 @@ class LaunchStatus:
 
 
 def data_config(data_root: Path) -> DataConfig:
-    """Return the configuration of a PASCAL_MT directory."""
-    return DataConfig(source="pascal_context", fingerprint=fingerprint(data_root))
+    """Return the configuration of a directory, PASCAL_MT or NYUD_MT."""
+    return DataConfig(source=layout_of(data_root).name, fingerprint=fingerprint(data_root))
 
 
 def weights_name(file: Path) -> str:
@@ -125,18 +124,21 @@ def default_workers() -> int:
 
 
 def prepare_data(trials: list[TrialConfig], results: Path, data_root: Path | None, console: Console) -> None:
-    """Render what the synthetic trials read, or check that a PASCAL_MT directory holds all that the trials' tasks need."""
-    if data_root is None and any(trial.data.source == "pascal_context" for trial in trials):
-        raise ConfigError("this suite reads PASCAL-Context: give its PASCAL_MT directory with --data-root DIR")
+    """Render what the synthetic trials read, check that a directory holds all that the trials' tasks need, draw what they hold out."""
+    for layout in LAYOUTS.values():
+        if data_root is None and any(trial.data.source == layout.name for trial in trials):
+            raise ConfigError(f"this suite reads {layout.data_set}: give its {layout.title} directory with --data-root DIR")
     for data in dict.fromkeys(trial.data for trial in trials):
         if data.synthetic is not None:
             console.print(f"synthetic data: {data.synthetic.n_train} + {data.synthetic.n_val} images", highlight=False)
             root, digest = ensure_synthetic(results, data.synthetic)
             console.print(f"content {digest} in {root}", highlight=False, soft_wrap=True)
-    if data_root is not None:
-        tasks = tuple(dict.fromkeys(task for trial in trials for task in trial.tasks))
-        for split in ("train", "val"):
-            console.print(f"{data_root} {split}: {len(PascalContext(data_root, split, tasks))} images", highlight=False, soft_wrap=True)
+        root = data_root if data.synthetic is None else root
+        tasks = tuple(dict.fromkeys(task for trial in trials if trial.data == data for task in trial.tasks))
+        for split in ("train", "val") if data.held_out is None else ("train", "held_out", "val"):
+            images = len(open_split(root, split, tasks, held_out=data.held_out, store=results / "data"))
+            if data.synthetic is None or data.held_out is not None:
+                console.print(f"{root} {split}: {images} images", highlight=False, soft_wrap=True)
 
 
 def prepare_weights(trials: list[TrialConfig], weights_file: Path | None) -> None:
@@ -194,7 +196,7 @@ def plan_rows(suite: Suite, suite_dir: Path, *, data_root: Path | None) -> list[
     rows = []
     for row in suite.rows:
         first = row.trials[0]
-        images = PASCAL_TRAIN_IMAGES if first.data.synthetic is None else first.data.synthetic.n_train
+        images = LAYOUTS[first.data.layout].counts["train"] if first.data.synthetic is None else first.data.synthetic.n_train
         images = images if data_root is None else len(read_split(data_root, "train"))
         seconds = recorded_seconds(row.trials, suite_dir)
         rows.append(

@@ -15,7 +15,6 @@ from bench.model.backbone import Pyramid, build_backbone, shape_of
 from bench.model.decoders import decoder_parameters
 from bench.model.multitask import build_model
 from bench.suites import Row, Suite
-from bench.tasks import TASKS
 
 PUBLISHED_COUNTS = Path(__file__).parent.parent / "results" / "published_counts.csv"
 PUBLISHED_BACKBONE = "swin_tiny_patch4_window7_224"
@@ -48,9 +47,10 @@ def ledger_rows(suite: Suite) -> list[dict[str, Any]]:
 
     Returns:
         Per row: trainable parameters by group, in all, with and without decoders; `closed_form`, the same total from the methods' and
-        decoders' formulae; `dead`, how many of them train and never get a gradient, and `dead_names`; what was `published` under the row's
-        label, the difference of our count without decoders to it without its decoders, how precise it was printed, what it includes;
-        `refused`, why the method does not work on this backbone, with nulls in all counts, or null.
+        decoders' formulae; `dead`, how many of them train and never get a gradient, and `dead_names`; on the published backbone, what was
+        `published` under the row's label, of which `published_decoders`, how precisely it was printed and what it includes;
+        `difference_with_decoders`, ours minus published, and `difference`, the same without either's decoders; `refused`, why the method
+        does not work on this backbone, with nulls in all counts, or null.
     """
     published = pd.read_csv(PUBLISHED_COUNTS, keep_default_na=False).set_index("row")
     rows = []
@@ -88,7 +88,7 @@ def closed_form(trial: TrialConfig) -> int:
     """Return the trial's trainable parameters by formula: the method's on this backbone, and the decoders'."""
     shape = shape_of(trial.backbone.name, image_size=trial.recipe.image_size, tasks=len(trial.tasks))
     channels = _untrained(trial, "meta").channels
-    outputs = [TASKS[task].channels for task in trial.tasks]
+    outputs = [trial.data.tasks[task].channels for task in trial.tasks]
     return trial.method.trainable(shape) + sum(decoder_parameters(trial.decoder, channels, trial.decoder_channels, n) for n in outputs)
 
 
@@ -129,13 +129,15 @@ def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
     """Compare, on the published backbone, without decoders, because tables of other papers count other decoders."""
     of_published = row.trials[0].backbone.name.startswith(PUBLISHED_BACKBONE)
     if row.label not in published.index or not of_published:
-        return dict.fromkeys(("published", "published_decoders", "precision", "difference", "published_includes", "evidence", "note"))
+        numbers = ("published", "published_decoders", "precision", "difference_with_decoders", "difference")
+        return dict.fromkeys((*numbers, "published_includes", "evidence", "note"))
     entry = published.loc[row.label]
-    ours = sum(ledger(trial)["trainable_without_decoders"] for trial in _models(row))
+    with_decoders, ours = (sum(ledger(trial)[key] for trial in _models(row)) for key in ("trainable", "trainable_without_decoders"))
     return {
         "published": int(entry["count"]),
         "published_decoders": int(entry["decoders"]),
         "precision": int(entry["precision"]),
+        "difference_with_decoders": with_decoders - int(entry["count"]),
         "difference": ours - (int(entry["count"]) - int(entry["decoders"])),
         "published_includes": entry["includes"],
         "evidence": entry["evidence"],

@@ -15,7 +15,6 @@ from bench.model.multitask import build_model
 from bench.profile import profile_id
 from bench.record import SCHEMA_VERSION, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite
-from bench.tasks import TASKS
 from bench.training.loop import train_step
 from bench.training.optim import build_optimizer
 from bench.trial import method_block
@@ -140,9 +139,12 @@ def random_batch(trial: TrialConfig, images: int, device: torch.device) -> dict[
     """Return a batch of random images and labels of the trial's size."""
     b, s = images, trial.recipe.image_size
     batch = {"image": torch.randn(b, 3, s, s)}
-    for task in trial.tasks:
-        if task == "normals":
-            batch[task] = torch.nn.functional.normalize(torch.randn(b, 3, s, s), dim=1)
+    for name in trial.tasks:
+        task = trial.data.tasks[name]
+        if task.label == "normals":
+            batch[name] = torch.nn.functional.normalize(torch.randn(b, 3, s, s), dim=1)
+        elif task.label == "depth":
+            batch[name] = 1 + torch.rand(b, 1, s, s)
         else:
-            batch[task] = torch.randint(0, max(2, TASKS[task].channels), (b, s, s), dtype=torch.uint8)
+            batch[name] = torch.randint(0, max(2, task.channels), (b, s, s), dtype=torch.uint8)
     return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -18,7 +18,7 @@ import pandas as pd
 from bench.errors import SuiteError
 from bench.migration import SCHEMA_VERSION, migrate
 from bench.storage import StorageError, plain_name, set_aside, write_atomically
-from bench.tasks import TASK_NAMES, TASKS
+from bench.tasks import TASKS
 
 __all__ = ["SCHEMA_VERSION", "RecordError", "StorageError", "load_records", "read_plan", "read_record", "read_trusted"]
 __all__ += ["to_frame", "validate_record", "write_atomically", "write_record"]
@@ -253,7 +253,7 @@ def validate_record(record: object, *, source: str) -> None:
         raise RecordError(f"{source}: status {record['status']!r} is unknown; allowed: {', '.join(STATUSES)}.")
     unknown = [task for task in record["tasks"] if task not in TASKS]
     if unknown or not record["tasks"]:
-        raise RecordError(f"{source}: tasks {record['tasks']!r}; allowed: one or more of {', '.join(TASK_NAMES)}.")
+        raise RecordError(f"{source}: tasks {record['tasks']!r}; allowed: one or more of {', '.join(TASKS)}.")
     if record["status"] == "ok":
         _check_measurements(record, source)
     elif not record["reason"]:

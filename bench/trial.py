@@ -12,8 +12,8 @@ import torch
 
 from bench import provenance
 from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
+from bench.data.layout import fingerprint
 from bench.data.loader import build_loader
-from bench.data.pascal_context import fingerprint
 from bench.data.roots import content_hash_of, data_root_of, open_split
 from bench.measure import cost
 from bench.measure.panels import Panels
@@ -105,7 +105,8 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
         results=launch.suite_dir.parent,
         data_root=launch.data_root,
     )
-    train, val = (open_split(root, split, config.tasks) for split in ("train", "val"))
+    opened = partial(open_split, root, tasks=config.tasks, held_out=config.data.held_out, store=launch.suite_dir.parent / "data")
+    train, val = opened("train"), opened("val")
     steps = steps_per_epoch(len(train), recipe.batch_size)
     feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
     augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))

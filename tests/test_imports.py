@@ -108,8 +108,8 @@ def is_command(module: str) -> bool:
 
 def test_the_sources_are_found():
     assert {"run_suite", "bench.sweep", "bench.report", "methods.base"} <= set(MODULES)
-    assert Import("ray", lazy=True) in imports("bench.sweep")
-    assert {"torch", "bench.trial", "methods.lora"} <= reachable("bench.sweep", lazy=False)
+    assert Import("ray", lazy=True) in imports("bench.sweep.on_ray")
+    assert {"torch", "bench.trial", "methods.lora"} <= reachable("bench.sweep.entries", lazy=False)
 
 
 def test_methods_never_import_bench():
@@ -130,6 +130,11 @@ def test_only_the_sweep_imports_ray():
 def test_reports_and_records_import_nothing_heavy_not_even_lazily(module: str):
     found = reachable(module, lazy=not is_command(module))
     assert not {name for name in found if name.partition(".")[0] in (*HEAVY, "methods")}
+
+
+@pytest.mark.parametrize("module", ["bench.sweep.on_ray", "bench.sweep.supervise", "bench.sweep.nursery", "bench.sweep.serial"])
+def test_what_stays_beside_a_trial_imports_no_torch(module: str):
+    assert not {name for name in reachable(module, lazy=False) if name.partition(".")[0] in (*HEAVY, "methods")}
 
 
 def test_the_foundation_imports_no_suite_sweep_or_report():

@@ -1,5 +1,7 @@
 """The whole network against the official release: every stage's shared and task features, every output, every trainable name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -49,9 +51,14 @@ def build(case: str) -> MultiTaskModel:
     return model
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_whole_network_equals_the_release(case: str):
-    golden = dict(np.load(golden_directory() / f"model_{case}_io.npz", allow_pickle=False))
+def case_of(file: Path) -> str:
+    """Name the case of a file model_<case>_io.npz."""
+    return file.stem.removeprefix("model_").removesuffix("_io")
+
+
+@pytest.mark.golden("model_*_io.npz")
+def test_whole_network_equals_the_release(golden_file: Path):
+    case, golden = case_of(golden_file), dict(np.load(golden_file, allow_pickle=False))
     model = build(case)
     image = torch.from_numpy(golden["in/x"])
     before_resize = {}
@@ -72,9 +79,9 @@ def test_whole_network_equals_the_release(case: str):
     assert compared == 16
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_trainable_parameters_are_those_of_the_release(case: str):
-    golden = np.load(golden_directory() / f"model_{case}_io.npz", allow_pickle=False)
+@pytest.mark.golden("model_*_io.npz")
+def test_trainable_parameters_are_those_of_the_release(golden_file: Path):
+    case, golden = case_of(golden_file), np.load(golden_file, allow_pickle=False)
     theirs = {name_from_release(str(name)) for name in golden["trainable_names"]}
     ours = {name for name, parameter in build(case).named_parameters() if parameter.requires_grad}
     assert ours == theirs

@@ -12,7 +12,7 @@ import scipy.io
 from pascal_tree import SIZES, SPLITS, box, people, semseg_of, write_parts, write_tree
 from PIL import Image
 
-from bench.data import pascal_context
+from bench.data import layout
 from bench.data.pascal_context import DataError, PascalContext, find_files, fingerprint
 from bench.data.pascal_files import PART_GROUP, VALID_CONTEXT_IDS
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
@@ -151,11 +151,11 @@ def test_missing_files_are_counted_and_the_first_named(tree: Path) -> None:
 
 def test_construction_stats_no_file_of_a_large_split(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = []
-    monkeypatch.setattr(pascal_context.os, "listdir", lambda path, real=os.listdir: listed.append(path) or real(path))
+    monkeypatch.setattr(layout.os, "listdir", lambda path, real=os.listdir: listed.append(path) or real(path))
     PascalContext(tree, "train", TASK_NAMES)
     assert len(listed) == 7  # one a folder
     many = [f"2008_{i:06}" for i in range(10_000)]
-    assert sum(path is not None for path in find_files(tree, "image", many).values()) == 5
+    assert sum(path is not None for path in find_files(tree, layout.PASCAL_MT.modalities["image"], many).values()) == 5
 
 
 def break_root(tree: Path) -> None:

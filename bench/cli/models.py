@@ -18,17 +18,20 @@ def params(
 ) -> None:
     """Show the parameter ledger, without data or weights: what each row trains, counted, by formula and as published.
 
-    The table holds the totals; --json also the groups, the names of the parameters that never get a gradient, and the sources.
+    A second table holds what trains by group; --json also the names of the parameters that never get a gradient, and the sources.
     """
     from bench.ledger import ledger_rows
+    from bench.measure.cost import PARAMETER_GROUPS
     from bench.suites import load
 
     rows = ledger_rows(load(suite, backbone=backbone, image_size=img_size))
     if as_json:
         show_rows(rows, as_json)
         return
-    columns = ("row", "models", "trainable", "trainable_without_decoders", "closed_form", "published", "difference", "dead")
-    show_rows([{key: row[key] for key in columns} for row in rows], as_json)
+    totals = ("row", "models", "trainable", "trainable_without_decoders", "closed_form", "published", "published_decoders")
+    titles = {key: key for key in (*totals, "difference_with_decoders")} | {"difference": "difference_without_decoders", "dead": "dead"}
+    show_rows([{title: row[key] for key, title in titles.items()} for row in rows], as_json)
+    show_rows([{key: row[key] for key in ("row", *PARAMETER_GROUPS, "not_trained")} for row in rows], as_json)
     for row in rows:
         if row["refused"] is not None:
             console.print(f"[bold]{row['row']}[/]: {row['refused']}", highlight=False)

@@ -16,8 +16,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bench.data.pascal_context import MODALITIES, NEEDED, SPLIT_FOLDER, DataError, PascalContext, find_files, modalities_of, read_split
-from bench.tasks import IGNORE, TASK_NAMES
+from bench.data.layout import PASCAL_MT, DataError, find_files, read_split
+from bench.data.pascal_context import PascalContext
+from bench.tasks import IGNORE
+from bench.tasks import PASCAL_TASKS as TASK_NAMES
 
 PUBLISHED_COUNTS = {"train": 4998, "val": 5105}
 SAMPLED = 20
@@ -105,17 +107,17 @@ def check_machine() -> list[Finding]:
 
 def check_data_root(root: Path) -> list[Finding]:
     """Check the layout, the splits, every modality's files, and a sample of images that is read in full."""
-    if not (root / SPLIT_FOLDER).is_dir():
-        inside = sorted(p.parent.parent for p in root.glob(f"*/{SPLIT_FOLDER}")) if root.is_dir() else []
+    if not (root / PASCAL_MT.split_folder).is_dir():
+        inside = sorted(p.parent.parent for p in root.glob(f"*/{PASCAL_MT.split_folder}")) if root.is_dir() else []
         remedy = f"use --data-root {inside[0]}" if inside else "point --data-root at the folder that holds ImageSets/ and JPEGImages/"
-        message = f"{root} has no {SPLIT_FOLDER}/" if root.is_dir() else f"{root} is not a directory"
+        message = f"{root} has no {PASCAL_MT.split_folder}/" if root.is_dir() else f"{root} is not a directory"
         return [Finding("data root", "fail", message, remedy)]
     findings, splits = [Finding("data root", "ok", f"PASCAL_MT layout in {root}")], {}
     for split in PUBLISHED_COUNTS:
         try:
             splits[split] = read_split(root, split)
         except DataError as error:
-            findings.append(Finding(f"split {split}", "fail", str(error), f"mend {SPLIT_FOLDER}/{split}.txt"))
+            findings.append(Finding(f"split {split}", "fail", str(error), f"mend {PASCAL_MT.split_folder}/{split}.txt"))
         else:
             findings.append(_count_finding(root, split, len(splits[split])))
     findings += _overlap(splits)
@@ -177,10 +179,10 @@ def _overlap(splits: dict[str, list[str]]) -> list[Finding]:
 def _check_files(root: Path, split: str, ids: list[str]) -> tuple[tuple[str, ...], list[Finding]]:
     """Count the files of every modality. Returns the tasks that have all of theirs, and the findings."""
     findings, lacking = [], set()
-    for modality in modalities_of(TASK_NAMES):
-        pattern = MODALITIES[modality].pattern
+    for modality in PASCAL_MT.modalities_of(TASK_NAMES):
+        pattern = PASCAL_MT.modalities[modality].pattern
         try:
-            missing = [i for i, path in find_files(root, modality, ids).items() if path is None]
+            missing = [i for i, path in find_files(root, PASCAL_MT.modalities[modality], ids).items() if path is None]
         except DataError as error:
             lacking.add(modality)
             findings.append(Finding(f"{split} {modality}", "fail", str(error), "allow this user to read the folder"))
@@ -190,14 +192,14 @@ def _check_files(root: Path, split: str, ids: list[str]) -> tuple[tuple[str, ...
             findings.append(Finding(subject, "ok", count))
             continue
         lacking.add(modality)
-        tasks = "every task" if modality == "image" else ", ".join(t for t, needs in NEEDED.items() if modality in needs)
+        tasks = "every task" if modality == "image" else ", ".join(t for t, needs in PASCAL_MT.needed.items() if modality in needs)
         remedy = f"complete the folder: it is needed for {tasks}"
         if len(missing) == len(ids):
             count += " (the whole modality is absent)"
             if modality in ("normals", "saliency"):
                 remedy += "; some mirrors of PASCAL_MT lack it, the original archive holds it"
         findings.append(Finding(subject, "fail", f"{count}; missing: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}", remedy))
-    complete = () if "image" in lacking else tuple(task for task in TASK_NAMES if not lacking & set(NEEDED[task]))
+    complete = () if "image" in lacking else tuple(task for task in TASK_NAMES if not lacking & set(PASCAL_MT.needed[task]))
     return complete, findings
 
 

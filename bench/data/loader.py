@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from bench.data.pascal_context import DataError, PascalContext
+from bench.data.layout import DataError
+from bench.data.reader import RawSplit
 from bench.data.transforms import augment, resize_normalise
 
 _ORDER, _AUGMENTATION = range(2)  # first word of a seed, so that no two streams coincide
@@ -19,7 +20,7 @@ class Transformed(Dataset):
 
     def __init__(
         self,
-        dataset: PascalContext,
+        dataset: RawSplit,
         *,
         image_size: int,
         train: bool,
@@ -44,7 +45,7 @@ class Transformed(Dataset):
 
 
 def build_loader(
-    dataset: PascalContext,
+    dataset: RawSplit,
     batch_size: int,
     *,
     train: bool,
@@ -57,8 +58,9 @@ def build_loader(
 ) -> DataLoader:
     """Build the loader of one epoch; its batches stay in host memory.
 
-    A batch is a dict: `id` list of B str; `image` float32 (B, 3, H, W); `semseg`, `human_parts`, `saliency` uint8 (B, H, W), 255 ignored;
-    `normals` float32 (B, 3, H, W), 255 in all channels where ignored. H = W = image_size.
+    A batch is a dict: `id` list of B str; `image` float32 (B, 3, H, W); class and binary maps uint8 (B, H, W), 255
+    ignored; `normals` float32 (B, 3, H, W), 255 in all channels where ignored; `depth` float32 (B, 1, H, W), metres, 0 where ignored.
+    H = W = image_size.
 
     Args:
         dataset: Raw samples; with `keep_raw` and workers they are decoded here first, so that workers share them.

@@ -1,6 +1,7 @@
 """Decode the single files of PASCAL_MT: JPEG images, PNG labels, and the MATLAB files of PASCAL-Context and PASCAL-Part.
 
-Every function checks what it reads, and raises DataError with the file's name; nothing here unpickles or runs what a file holds.
+Every function checks what it reads, and raises DataError with the file's name; nothing here unpickles or runs what a file holds. Where a
+`size` (h, w) is given, the file must have it: it is its image's.
 """
 
 import json
@@ -8,19 +9,17 @@ import struct
 import zlib
 from importlib import resources
 
+import cv2
 import numpy as np
 import scipy.io
 from PIL import Image
 from scipy.io.matlab import MatReadError
+from skimage.morphology import thin
 
-from bench.errors import SuiteError
+from bench.data.layout import DataError
 from bench.tasks import IGNORE, TASKS
 
-
-class DataError(SuiteError):
-    """Something in the data set is missing, unreadable or contradictory; the message names the file and the remedy."""
-
-
+Size = tuple[int, int] | None
 PERSON = 15
 _PART_GROUPS = (
     "head hair lear rear lebrow rebrow leye reye mouth nose",
@@ -52,7 +51,7 @@ _BROKEN_FILE = (
 
 def read_image(path: str) -> np.ndarray:
     """Read an image of any 8-bit mode (grey, palette, RGBA, CMYK) as RGB, uint8 (h, w, 3); alpha is dropped, EXIF rotation not applied."""
-    image = _open(path)
+    image = open_image(path)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise DataError(f"{path} has mode {image.mode}, not 8 bits a channel: convert it to an RGB JPEG")
     if "transparency" in image.info:
@@ -60,39 +59,53 @@ def read_image(path: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_semseg(path: str, size: tuple[int, int]) -> np.ndarray:
+def read_semseg(path: str, size: Size = None) -> np.ndarray:
     """Read a palette or grey PNG of VOC class ids: uint8 (h, w), 0..20, 255 ignored."""
-    image = _open(path)
+    image = open_image(path)
     if image.mode not in ("P", "L"):
         raise DataError(f"{path} has mode {image.mode}: a semantic label must be a palette or grey PNG that holds class ids")
-    label = _sized(path, np.array(image), size)
+    label = sized(path, np.array(image), size)
     surplus = np.unique(label[(label >= TASKS["semseg"].channels) & (label != IGNORE)])
     if surplus.size:
         raise DataError(f"{path} holds the values {surplus[:_SHOWN].tolist()}: allowed are 0..20 and 255 (ignored)")
     return label
 
 
-def read_saliency(path: str, size: tuple[int, int]) -> np.ndarray:
+def read_saliency(path: str, size: Size = None) -> np.ndarray:
     """Read a graded saliency PNG: uint8 (h, w), 1 where v / 255 > 0.5, else 0."""
-    image = _open(path)
+    image = open_image(path)
     if image.mode not in ("L", "1", "P", "RGB", "LA", "RGBA"):
         raise DataError(f"{path} has mode {image.mode}: saliency must be an 8-bit grey PNG")
-    return (_sized(path, np.array(image.convert("L")), size) > 127).astype(np.uint8)
+    return (sized(path, np.array(image.convert("L")), size) > 127).astype(np.uint8)
 
 
-def read_normals(path: str, context_path: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the coded normals, uint8 (h, w, 3) with n = 2 v / 255 - 1, and where they count, bool (h, w).
-
-    They count where LabelMap is one of the 170 context classes that PASCAL-Context shares with NYUD (plus tvmonitor).
-    """
-    image = _open(path)
+def read_normals(path: str, size: Size = None) -> np.ndarray:
+    """Read the coded normals, uint8 (h, w, 3), with n = 2 v / 255 - 1."""
+    image = open_image(path)
     if image.mode not in ("RGB", "RGBA"):
         raise DataError(f"{path} has mode {image.mode}: normals must be an 8-bit RGB PNG")
-    coded = _sized(path, np.array(image.convert("RGB")), size)
-    context = _sized(context_path, _load_mat(context_path, "LabelMap"), size)
-    if context.dtype.kind not in "buif":
-        raise DataError(f"{context_path}: LabelMap must hold numbers, it holds {context.dtype}")
-    return coded, _NORMALS_COUNT[context.astype(np.uint16)]
+    return sized(path, np.array(image.convert("RGB")), size)
+
+
+def read_context(path: str, size: Size = None) -> np.ndarray:
+    """Read LabelMap, PASCAL-Context's 459 classes as 1..459: uint16 (h, w)."""
+    context = sized(path, load_mat(path, "LabelMap"), size)
+    if context.dtype.kind not in "buif" or context.ndim != 2:
+        raise DataError(f"{path}: LabelMap must be a matrix of numbers, it is {context.dtype} of shape {context.shape}")
+    return context.astype(np.uint16)
+
+
+def normals_count(context: np.ndarray) -> np.ndarray:
+    """Return where normals count, bool (h, w): LabelMap is one of the 170 classes that NYUD shares with it, or tvmonitor."""
+    return _NORMALS_COUNT[context]
+
+
+def edges_of(context: np.ndarray) -> np.ndarray:
+    """Return the edge label, uint8 (h, w), 1 or 0: where the Laplacian of LabelMap is not zero, thinned to one pixel.
+
+    The Laplacian is the four-neighbour one with mirrored borders, thinning Guo and Hall's (Communications of the ACM 32, 1989).
+    """
+    return thin(cv2.Laplacian(context, cv2.CV_64F) != 0).astype(np.uint8)
 
 
 def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
@@ -102,7 +115,7 @@ def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
     """
     target = None
     try:
-        anno = _records(_load_mat(path, "anno"))[0]
+        anno = _records(load_mat(path, "anno"))[0]
         for entry in _records(_field(anno, "objects", 1)):
             parts = _records(_field(entry, "parts", 3))
             if int(np.ravel(_field(entry, "class_ind", 1))[0]) != PERSON or not parts:
@@ -112,7 +125,7 @@ def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
                 name = str(np.ravel(_field(part, "part_name", 0))[0])
                 if name not in PART_GROUP:
                     raise DataError(f"{path}: unknown part {name!r} of a person; known are {', '.join(PART_GROUP)}")
-                target[_sized(path, _field(part, "mask", 1), size).astype(bool)] = PART_GROUP[name]
+                target[sized(path, _field(part, "mask", 1), size).astype(bool)] = PART_GROUP[name]
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: `anno` is not PASCAL-Part's structure (imname, objects(class, class_ind, mask, parts)): {error}"
@@ -133,7 +146,12 @@ def _field(record: np.void, name: str, position: int) -> np.ndarray:
     return record[name] if name in record.dtype.names else record[position]
 
 
-def _open(path: str) -> Image.Image:
+def open_image(path: str) -> Image.Image:
+    """Open and decode an image file.
+
+    Raises:
+        DataError: It is damaged or no image.
+    """
     try:
         with Image.open(path) as image:
             image.load()
@@ -142,7 +160,12 @@ def _open(path: str) -> Image.Image:
         raise DataError(f"{path} cannot be read ({error}): it is damaged or no image; replace it") from error
 
 
-def _load_mat(path: str, key: str) -> np.ndarray:
+def load_mat(path: str, key: str) -> np.ndarray:
+    """Read one variable of a MATLAB file up to version 7.
+
+    Raises:
+        DataError: It is damaged, of version 7.3, no MATLAB file, or lacks the variable.
+    """
     try:
         content = scipy.io.loadmat(path, variable_names=[key])
     except NotImplementedError as error:
@@ -154,8 +177,13 @@ def _load_mat(path: str, key: str) -> np.ndarray:
     return content[key]
 
 
-def _sized(path: str, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if label.shape[:2] != size:
+def sized(path: str, label: np.ndarray, size: Size) -> np.ndarray:
+    """Return `label`.
+
+    Raises:
+        DataError: It has another size than its image.
+    """
+    if size is not None and label.shape[:2] != size:
         shape, image = " x ".join(map(str, label.shape[:2])), " x ".join(map(str, size))
         raise DataError(f"{path} is {shape} (rows x columns), its image {image}: a label must have its image's size; replace the file")
     return label

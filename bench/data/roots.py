@@ -1,22 +1,36 @@
-"""Where a trial's data lies: the user's PASCAL_MT directory, or a tree rendered once under the results."""
+"""Where a trial's data lies: the user's directory, or a tree rendered once under the results; and how a split of it is opened."""
 
-import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from bench.data.pascal_context import DataError, PascalContext, fingerprint
+from bench.data.heldout import held_out_ids
+from bench.data.identity import plain_fields
+from bench.data.layout import LAYOUTS, DataError, fingerprint, layout_of
+from bench.data.nyud import NYUD
+from bench.data.pascal_context import PascalContext
+from bench.data.reader import RawSplit
 from bench.data.synthetic import RENDERER_VERSION, SyntheticConfig, write_pascal_mt
 
+READERS: dict[str, type[RawSplit]] = {reader.layout.name: reader for reader in (PascalContext, NYUD)}
+HELD_OUT = "held_out"
 IN_MEMORY_BYTES = 2**30
 """A split whose decoded samples are estimated to stay below this is decoded once a trial instead of once an epoch."""
 
 
+class HeldOut(Protocol):
+    """What draws the held-out ids: `bench.config.HeldOutConfig`."""
+
+    fraction: float
+    seed: int
+
+
 def synthetic_root(results: Path, config: SyntheticConfig) -> Path:
     """Return where the tree of a configuration lies under the results."""
-    canonical = json.dumps([RENDERER_VERSION, dataclasses.asdict(config)], sort_keys=True)
+    canonical = json.dumps([RENDERER_VERSION, plain_fields(config)], sort_keys=True)
     return results / "data" / f"synthetic-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
 
@@ -41,7 +55,7 @@ def data_root_of(
     """Return the root of a trial's data.
 
     Raises:
-        DataError: The trial wants a PASCAL_MT directory and none, or another one, is given; or the rendered tree is gone.
+        DataError: The trial wants a directory and none, or another one, is given; or the rendered tree is gone.
     """
     if source == "synthetic":
         root = synthetic_root(results, synthetic)
@@ -49,16 +63,37 @@ def data_root_of(
             raise DataError(f"no rendered data at {root}; `run_suite.py run` renders it before the trials start")
         return root
     if data_root is None:
-        raise DataError("this trial reads PASCAL-Context from a directory; give it with --data-root DIR")
+        raise DataError(f"this trial reads {LAYOUTS[source].data_set} from a directory; give it with --data-root DIR")
     if (found := fingerprint(data_root)) != expected_fingerprint:
         raise DataError(f"{data_root} is another data set (fingerprint {found[:12]}) than the trial's ({str(expected_fingerprint)[:12]})")
     return data_root
 
 
-def open_split(root: Path, split: str, tasks: tuple[str, ...]) -> PascalContext:
-    """Open a split; keep its decoded samples in memory when they are estimated, from the first one, to be few enough."""
-    dataset = PascalContext(root, split, tasks)
-    height, width = dataset[0]["image"].shape[:2]
-    if 10 * height * width * len(dataset) > IN_MEMORY_BYTES:
+def open_split(root: Path, split: str, tasks: tuple[str, ...], *, held_out: HeldOut | None = None, store: Path | None = None) -> RawSplit:
+    """Open a split with the reader of the root's layout; keep its decoded samples in memory when they are few enough.
+
+    Args:
+        root: The directory.
+        split: A split file's name: "train", "val"; or "held_out", the part of the training split that `held_out` keeps away from it.
+        tasks: The tasks whose labels are wanted.
+        held_out: `fraction` and `seed` of the draw; None leaves the training split whole.
+        store: Directory where draws are written down, see `bench.data.heldout`.
+
+    Raises:
+        DataError: Something of the split is missing or broken; or "held_out" without a draw.
+    """
+    ids = None
+    if held_out is not None and split in ("train", HELD_OUT):
+        whole = READERS[layout_of(root).name](root, "train", ("semseg",))
+        drawn = held_out_ids(whole, held_out.fraction, held_out.seed, store=store)
+        ids = drawn if split == HELD_OUT else [name for name in whole.ids if name not in set(drawn)]
+    elif split == HELD_OUT:
+        raise DataError("there is no held-out split without data.held_out in the configuration")
+    return _in_memory_where_small(READERS[layout_of(root).name], root, "train" if split == HELD_OUT else split, tasks, ids)
+
+
+def _in_memory_where_small(reader: type[RawSplit], root: Path, split: str, tasks: tuple[str, ...], ids: Sequence[str] | None) -> RawSplit:
+    dataset = reader(root, split, tasks, ids=ids)
+    if dataset.sample_bytes() * len(dataset) > IN_MEMORY_BYTES:
         return dataset
-    return PascalContext(root, split, tasks, keep_raw=True)
+    return reader(root, split, tasks, ids=ids, keep_raw=True)

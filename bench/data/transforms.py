@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from bench.tasks import IGNORE
+from bench.tasks import IGNORE, TASKS
 
-LABEL_MAPS = ("semseg", "human_parts", "saliency")
+LABEL_MAPS = tuple(name for name, task in TASKS.items() if task.label in ("classes", "binary"))
 _MEAN, _STD = np.float32(IMAGENET_DEFAULT_MEAN), np.float32(IMAGENET_DEFAULT_STD)
 
 
@@ -63,7 +63,8 @@ def mirror(sample: dict[str, Any]) -> dict[str, Any]:
 def warp(sample: dict[str, Any], *, angle_deg: float, zoom: float) -> dict[str, Any]:
     """Rotate (counter-clockwise as seen) and enlarge a raw sample about its centre; outside is black, 255 or zero (normals).
 
-    Normals are vectors in the image's axes (x right, y down): they turn by the same angle.
+    Normals are vectors in the image's axes (x right, y down): they turn by the same angle. Depth is divided by the zoom, as if the camera
+    had come nearer (Eigen et al., arXiv 1406.2283); outside it is 0.
     """
     if angle_deg == 0 and zoom == 1:
         return sample
@@ -76,6 +77,8 @@ def warp(sample: dict[str, Any], *, angle_deg: float, zoom: float) -> dict[str, 
 
     warped = {"id": sample["id"], "image": moved(sample["image"], cv2.INTER_CUBIC, 0)}
     warped |= {task: moved(sample[task], cv2.INTER_NEAREST, IGNORE) for task in LABEL_MAPS if task in sample}
+    if "depth" in sample:
+        warped["depth"] = moved(sample["depth"], cv2.INTER_NEAREST, 0) / np.float32(zoom)
     if "normals" in sample:
         cubic, nearest = (moved(sample["normals"], flag, 0) for flag in (cv2.INTER_CUBIC, cv2.INTER_NEAREST))
         turn = np.float32(matrix[:, :2] / zoom)
@@ -89,13 +92,16 @@ def resize_normalise(sample: dict[str, Any], size: int) -> dict[str, Any]:
 
     Returns:
         `id` str; `image` float32 (3, size, size), ImageNet mean and standard deviation; label maps uint8 (size, size), 255 ignored;
-        `normals` float32 (3, size, size), unit vectors, 255 in all three channels where ignored.
+        `normals` float32 (3, size, size), unit vectors, 255 in all three channels where ignored; `depth` float32 (1, size, size),
+        metres, 0 where ignored.
     """
     image = _resized(sample["image"], size, cv2.INTER_CUBIC)
     tensors = {"id": sample["id"], "image": _channels_first((image * np.float32(1 / 255) - _MEAN) / _STD)}
     for task in LABEL_MAPS:
         if task in sample:
             tensors[task] = torch.from_numpy(_resized(sample[task], size, cv2.INTER_NEAREST_EXACT))
+    if "depth" in sample:
+        tensors["depth"] = torch.from_numpy(_resized(sample["depth"], size, cv2.INTER_NEAREST_EXACT))[None]
     if "normals" in sample:
         normals = sample["normals"]
         if normals.shape[:2] != (size, size):

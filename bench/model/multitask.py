@@ -1,5 +1,6 @@
 """The trained model: backbone, one method applied to it, one decoder a task."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.functional import interpolate
 from bench.config import ConfigError, TrialConfig
 from bench.model.backbone import Pyramid, build_backbone
 from bench.model.decoders import DECODERS
-from bench.tasks import TASKS
+from bench.tasks import TASKS, Task
 from methods import METHODS
 
 
@@ -19,14 +20,22 @@ class MultiTaskModel(nn.Module):
     Attributes:
         tasks: Names of the tasks.
         method_parameter_names: Dotted names of the parameters that the method added to the backbone.
+        table: The tasks as the data set has them, by name; those of `bench.tasks.TASKS` where none are given.
     """
 
-    def __init__(self, backbone: Pyramid, decoders: nn.ModuleDict, method_parameter_names: frozenset[str]) -> None:
+    def __init__(
+        self,
+        backbone: Pyramid,
+        decoders: nn.ModuleDict,
+        method_parameter_names: frozenset[str],
+        table: Mapping[str, Task] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoders = decoders
         self.tasks = backbone.tasks
         self.method_parameter_names = method_parameter_names
+        self.table = {task: TASKS[task] for task in self.tasks} if table is None else dict(table)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Compute logits.
@@ -63,7 +72,7 @@ def build_model(config: TrialConfig, *, weights_file: Path | None = None, backbo
     for task in TASKS:  # one seed a task: a task's decoder starts the same with or without the other tasks
         torch.manual_seed(decoder_seed(config.seed, task))
         if task in config.tasks:
-            decoders[task] = DECODERS[config.decoder](backbone.channels, config.decoder_channels, TASKS[task].channels)
+            decoders[task] = DECODERS[config.decoder](backbone.channels, config.decoder_channels, config.data.tasks[task].channels)
     torch.manual_seed(config.seed)
     own = {id(parameter) for parameter in backbone.parameters()}
     try:
@@ -71,7 +80,7 @@ def build_model(config: TrialConfig, *, weights_file: Path | None = None, backbo
     except ValueError as error:
         raise ConfigError(f"method {config.method_name!r} on backbone {config.backbone.name!r}: {error}") from error
     added = frozenset(f"backbone.{name}" for name, parameter in backbone.named_parameters() if id(parameter) not in own)
-    return MultiTaskModel(backbone, decoders, added)
+    return MultiTaskModel(backbone, decoders, added, {task: config.data.tasks[task] for task in config.tasks})
 
 
 def decoder_seed(seed: int, task: str) -> int:

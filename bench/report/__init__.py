@@ -14,6 +14,7 @@ from bench.record import RecordError, load_records, read_plan, write_atomically
 from bench.report import plots
 from bench.report.curves import draw_training_curves, loss_numbers, seaborn_problem
 from bench.report.footnotes import footnotes, partial_mark, planned_records
+from bench.report.profiles import with_profiles
 from bench.report.stats import plan_tasks, reference_position, row_frame
 from bench.report.summary import summary
 from bench.report.tables import MIB, MainTable, main_table, to_csv, to_latex, to_markdown
@@ -50,6 +51,7 @@ def make_report(suite_dir: Path, *, keep_current: bool = False) -> Report:
     """
     suite_dir = Path(suite_dir)
     plan, records = read_plan(suite_dir / "plan.json"), load_records(suite_dir / "records")
+    records = with_profiles(records, load_records(suite_dir / "profiles"))
     own = planned_records(plan, records)
     if not any(record["status"] == "ok" for record in own):
         reasons = "; ".join(f"{record['run_id']}: {record['status']}" for record in own[:3])

@@ -35,6 +35,7 @@ def base_trial(data: DataConfig, weights: str = "demo") -> TrialConfig:
         method_name="frozen",
         method=FrozenConfig(),
         data=data,
+        tasks=data.default_tasks,
         backbone=BackboneConfig(name="swin_micro_patch4_window4_64", weights=weights, drop_path=0.05),
         decoder_channels=(8, 12, 16, 24),
         recipe=RECIPE,

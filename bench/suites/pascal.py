@@ -22,6 +22,7 @@ def suite(data: DataConfig = DATA, seeds: tuple[int, ...] = (0, 1, 2)) -> Suite:
         method_name="frozen",
         method=FrozenConfig(),
         data=data,
+        tasks=data.default_tasks,
         backbone=BackboneConfig(name="swin_tiny_patch4_window7_224", weights="timm", drop_path=0.2),
         recipe=RecipeConfig(batch_size=32, precision="bf16", **release_lrs(32)._asdict()),
     )

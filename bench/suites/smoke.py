@@ -20,6 +20,7 @@ def suite(data: DataConfig = DATA, seeds: tuple[int, ...] = (0,)) -> Suite:
         method_name="frozen",
         method=FrozenConfig(),
         data=data,
+        tasks=data.default_tasks,
         backbone=BackboneConfig(name="swin_micro_patch4_window4_64", weights="scratch", drop_path=0.1),
         decoder_channels=(4, 4, 8, 8),
         recipe=RECIPE,

@@ -94,6 +94,7 @@ def suite(
         method_name="frozen",
         method=FrozenConfig(),
         data=data,
+        tasks=data.default_tasks,
         backbone=BackboneConfig(name=backbone, weights="timm", drop_path=0.2),
         recipe=RecipeConfig(batch_size=32, precision="bf16", image_size=image_size, **release_lrs(32)._asdict()),
     )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import RecipeConfig
-from bench.measure.metrics import METRICS
+from bench.measure.metrics import metric_of
 from bench.measure.panels import Panels
 from bench.record import write_atomically
 from bench.storage import set_aside
@@ -176,7 +176,7 @@ def evaluate(
         The metrics a task, and the per-image sums that they were computed from, keyed `task/name`, with the image ids under `id`.
     """
     model.eval()
-    metrics, ids = {task: METRICS[task]() for task in model.tasks}, []
+    metrics, ids = {name: metric_of(task) for name, task in model.table.items()}, []
     for batch in loader:
         ids += batch["id"]
         batch = to_device(batch, device)

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -21,12 +21,14 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
+from bench.data.identity import LATER
 from bench.data.synthetic.labels import Instance
 from bench.data.synthetic.scene import Scene, render_scene
 from bench.errors import SuiteError
 
 RENDERER_VERSION = 2
 SPLITS = ("train", "val")
+LAYOUTS = ("pascal_context", "nyud")
 _MANIFEST = "synthetic.json"
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, synthetic PASCAL_MT".ljust(116)
 _FOLDERS = (
@@ -51,14 +53,18 @@ class SyntheticConfig:
         n_val: Number of validation images.
         size: Long side of an image, pixels; the short side varies.
         seed: Seed of everything.
+        layout: "pascal_context" writes PASCAL_MT, "nyud" NYUD_MT (indoor scenes only, with depth).
     """
 
     n_train: int = 400
     n_val: int = 150
     size: int = 128
     seed: int = 0
+    layout: str = field(default="pascal_context", metadata=LATER)
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise SuiteError(f"SyntheticConfig.layout is {self.layout!r}; allowed are {', '.join(LAYOUTS)}")
         for name, least, most in (("n_train", 1, 499_999), ("n_val", 1, 499_999), ("size", 32, 4096), ("seed", 0, 2**63 - 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):

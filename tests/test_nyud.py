@@ -1,0 +1,135 @@
+"""The reader of NYUD_MT against a tree that is written with PIL and numpy alone."""
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nyud_tree import NYUD_SIZES, NYUD_SPLITS, arrays_of, write_nyud_tree
+from PIL import Image
+
+from bench.data.layout import DataError, fingerprint, layout_of
+from bench.data.nyud import NYUD
+from bench.data.roots import open_split
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_nyud_tree(tmp_path / "NYUD_MT äöü 数")
+
+
+def test_samples_hold_what_the_files_hold(tree: Path):
+    for split, ids in NYUD_SPLITS.items():
+        dataset = open_split(tree, split, ("semseg", "normals", "depth", "edges"))
+        assert isinstance(dataset, NYUD)
+        assert dataset.ids == ids
+        for name, sample in zip(ids, (dataset[i] for i in range(len(dataset))), strict=True):
+            arrays, size = arrays_of(name), NYUD_SIZES[name]
+            assert (sample["image"].shape, sample["image"].dtype) == ((*size, 3), np.uint8)
+            expected = arrays["segmentation"].astype(int) - 1
+            assert (sample["semseg"] == np.where(expected < 0, 255, expected)).all()
+            assert (sample["depth"] == arrays["depth"]).all()
+            assert (sample["edges"] == arrays["edge"]).all()
+            np.testing.assert_allclose(sample["normals"], arrays["normals"], atol=1e-6)
+            assert not sample["normals"][:, :3].any()
+            assert {key: value.dtype for key, value in sample.items() if key not in ("id", "image")} == {
+                "semseg": np.uint8,
+                "normals": np.float32,
+                "depth": np.float32,
+                "edges": np.uint8,
+            }
+
+
+def test_values_that_are_no_numbers_are_ignored(tree: Path):
+    depth, normals = arrays_of("0003")["depth"].astype(float), arrays_of("0003")["normals"].astype(float)
+    depth[5, 5:8] = np.nan, np.inf, -1
+    normals[5, 5:7, 0] = np.nan, np.inf
+    normals[6, 6] *= 7
+    np.save(tree / "depth/0003.npy", depth[..., None])
+    np.save(tree / "normals/0003.npy", normals)
+    sample = open_split(tree, "val", ("depth", "normals"))[0]
+    assert not sample["depth"][5, 5:8].any()
+    assert not sample["normals"][5, 5:7].any()
+    assert np.linalg.norm(sample["normals"][6, 6]) == pytest.approx(1)
+
+
+def test_the_fingerprint_tells_the_layouts_apart(tree: Path, tmp_path: Path):
+    (tmp_path / "other/ImageSets").mkdir(parents=True)
+    (tmp_path / "other/ImageSets/Context").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"other/ImageSets/Context/{split}.txt").write_text((tree / f"gt_sets/{split}.txt").read_text())
+    assert fingerprint(tree) != fingerprint(tmp_path / "other")
+    assert (layout_of(tree).name, layout_of(tmp_path / "other").name) == ("nyud", "pascal_context")
+
+
+class Bomb:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code from the data set ran')",))
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Bomb()))
+
+
+def objects(path: Path) -> None:
+    np.save(path, np.array([Bomb()], dtype=object), allow_pickle=True)
+
+
+def archive(path: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.zeros(3))
+    path.write_bytes(buffer.getvalue())
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    np.save(path, np.full((26, 30), "a"))
+
+
+def flat(path: Path) -> None:
+    np.save(path, np.zeros(26 * 30))
+
+
+@pytest.mark.parametrize("harm", [pickled, objects, archive, truncated, empty, text, flat])
+@pytest.mark.parametrize("name", ["depth/0003.npy", "normals/0003.npy", "edge/0003.npy"])
+def test_a_broken_array_is_named_and_no_code_comes_with_the_data(tree: Path, name: str, harm: Callable[[Path], None]):
+    harm(tree / name)
+    with pytest.raises(DataError, match=name):
+        NYUD(tree, "val")[0]
+
+
+@pytest.mark.parametrize("name", ["depth/0003.npy", "normals/0003.npy", "edge/0003.npy", "segmentation/0003.png"])
+def test_a_label_of_another_size_than_its_image_is_named(tree: Path, name: str):
+    if name.endswith("npy"):
+        np.save(tree / name, np.load(tree / name)[:-1])
+    else:
+        Image.fromarray(arrays_of("0003")["segmentation"][:-1]).save(tree / name)
+    with pytest.raises(DataError, match=f"{name} is 25 x 30 .* its image 26 x 30"):
+        NYUD(tree, "val")[0]
+
+
+def test_values_out_of_range_are_named(tree: Path):
+    Image.fromarray(np.full((26, 30), 41, np.uint8)).save(tree / "segmentation/0003.png")
+    with pytest.raises(DataError, match=r"segmentation/0003.png holds the values \[41\]"):
+        NYUD(tree, "val", ["semseg"])[0]
+    np.save(tree / "edge/0003.npy", np.full((26, 30), 255))
+    with pytest.raises(DataError, match=r"edge/0003.npy holds values outside of 0..1"):
+        NYUD(tree, "val", ["edges"])[0]
+
+
+def test_missing_files_are_counted(tree: Path):
+    (tree / "depth/0001.npy").unlink()
+    with pytest.raises(DataError, match=r"depth: 1 of 2 files missing, path depth/ID\.npy, ids 0001"):
+        NYUD(tree, "train")
+    assert len(NYUD(tree, "train", ["normals"])) == 2
