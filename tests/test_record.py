@@ -98,7 +98,7 @@ def test_every_truncation_of_a_record_is_refused(tmp_path: Path) -> None:
     [
         ({"status": "fine"}, "allowed: ok, failed, oom, diverged, invalid, timeout, killed"),
         ({"schema_version": 3}, "this code reads 2"),
-        ({"tasks": ["semseg", "edges"]}, "allowed: one or more of"),
+        ({"tasks": ["semseg", "edgez"]}, "allowed: one or more of"),
         ({"tasks": []}, "allowed: one or more of"),
         ({"seed": "0"}, "'seed'"),
         ({"seed": True}, "'seed'"),

@@ -14,7 +14,7 @@ EXCLUSIVE = (
 
 
 def with_profiles(records: Sequence[Mapping], profiles: Sequence[Mapping]) -> list[Mapping]:
-    """Return the records with the costs of the profile of the same setting and tasks, where there is a good one by the same code and device.
+    """Return the records with the costs of the profile of their setting and tasks, if there is a good one by the same code and device.
 
     Args:
         records: As `bench.record.load_records` returns them; profiles among them are left out, for they are no seeds.
