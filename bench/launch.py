@@ -19,6 +19,7 @@ from bench.data.roots import ensure_synthetic, open_split
 from bench.ledger import ledger
 from bench.model.backbone import WeightsError, build_backbone
 from bench.plan import estimate_trial_seconds, missing, missing_profiles, write_plan
+from bench.prepare import prepare_trials
 from bench.profile import profile_id
 from bench.record import read_record
 from bench.suites import Suite
@@ -28,7 +29,9 @@ from bench.sweep.place import Plan, Slots, place
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
-GPU_WORKERS = 4
+GPU_WORKERS = 2
+CACHE_FOLDER = "cache"
+"""Prepared caches lie in this folder of the results unless `--cache-dir` says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,7 @@ def launch_suite(
     slots: Slots,
     limits: Limits,
     profiles: bool,
+    cache_dir: Path | None,
     workers: int | None,
     rerun: frozenset[str],
     trackers: tuple[str, ...],
@@ -93,6 +97,8 @@ def launch_suite(
         to_profile = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
         prepare_weights(to_do or to_profile, weights_file)
         write_plan(suite, suite_dir, command)
+        cache_dir = (cache_dir or suite_dir.parent / CACHE_FOLDER).resolve()
+        prepare_trials(to_do or to_profile, cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
         counts = (
             f"{len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
@@ -103,6 +109,7 @@ def launch_suite(
             suite_dir=suite_dir,
             data_root=None if data_root is None else data_root.resolve(),
             weights_file=None if weights_file is None else weights_file.resolve(),
+            cache_dir=cache_dir,
             loader_workers=default_workers() if workers is None else workers,
             trackers=trackers,
             executor=executor,
@@ -118,7 +125,7 @@ def launch_suite(
 
 
 def default_workers() -> int:
-    """Return the number of loader processes a trial: up to four on a GPU, as far as the cores suffice for every GPU; else 0."""
+    """Return the number of threads that prepare a trial's batches: up to two on a GPU, as far as the cores suffice; else 0."""
     gpus = torch.cuda.device_count()
     return 0 if gpus == 0 else max(0, min(GPU_WORKERS, (os.cpu_count() or 1) // gpus - 1))
 

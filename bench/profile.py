@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from bench.config import TrialConfig, digest
-from bench.data.loader import build_loader
-from bench.data.pascal_context import fingerprint
-from bench.data.roots import content_hash_of, data_root_of, open_split
+from bench.data.feed_modes import open_feeds
+from bench.data.layout import fingerprint
+from bench.data.roots import content_hash_of, data_root_of
 from bench.measure import cost
 from bench.model.multitask import MultiTaskModel, build_model
 from bench.outcome import conclude, iso
-from bench.training.loop import forget_peaks, to_device, train_step
+from bench.training.loop import forget_peaks, train_step
 from bench.training.optim import build_optimizer
-from bench.trial import Launch, augmentation, describe, local_weights, prepare_device, probe_memory
+from bench.trial import Launch, describe, local_weights, prepare_device, probe_memory
 
 STEPS, WARMUP_STEPS = 10, 3
 
@@ -60,11 +60,16 @@ def profile(config: TrialConfig, launch: Launch, timing: dict[str, Any]) -> dict
         results=launch.suite_dir.parent,
         data_root=launch.data_root,
     )
-    train, val = (open_split(root, split, config.tasks) for split in ("train", "val"))
-    loader = build_loader(
-        train, recipe.batch_size, train=True, image_size=recipe.image_size, seed=config.seed, device=device, **augmentation(recipe)
+    feeds = open_feeds(
+        config,
+        root,
+        device=device,
+        draws=launch.suite_dir.parent / "data",
+        cache_dir=launch.cache_dir,
+        share=0.0,  # nothing but the model and one batch on the device
     )
-    batch = to_device(next(iter(loader)), device)
+    train, val = feeds["train"], feeds["val"]
+    batch = train.first()
     model = build_model(config, weights_file=local_weights(config, launch)).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
     memory = probe_memory(model, batch, config)
@@ -84,7 +89,7 @@ def profile(config: TrialConfig, launch: Launch, timing: dict[str, Any]) -> dict
         "images_per_second": None,  # of training with its loading; a profile loads one batch
         "stored_bytes": stored,
     }
-    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train.ids), "n_val": len(val.ids)}
     return {"params": params, "cost": costs, "data": data}
 
 

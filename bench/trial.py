@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 
 from bench import provenance
 from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
+from bench.data.feed_modes import open_feeds, resident_bytes
 from bench.data.layout import fingerprint
-from bench.data.loader import build_loader
-from bench.data.roots import content_hash_of, data_root_of, open_split
+from bench.data.roots import content_hash_of, data_root_of
 from bench.measure import cost
 from bench.measure.panels import Panels
 from bench.model.multitask import build_model
@@ -22,10 +21,8 @@ from bench.model.node_cache import copied, default_cache_dir
 from bench.outcome import conclude, iso
 from bench.record import SCHEMA_VERSION
 from bench.tracking import Tracking
-from bench.training.loop import evaluate, fit, forget_peaks, to_device, train_step
+from bench.training.loop import evaluate, fit, forget_peaks, train_step
 from bench.training.optim import build_optimizer
-
-EVALUATION_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +33,8 @@ class Launch:
         suite, suite_dir: The suite's name and the directory of its records and checkpoints.
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
-        loader_workers: Processes that load data; 0 loads in the trial's own.
+        cache_dir: Directory of the prepared caches; None decodes the files in every epoch.
+        loader_workers: Threads that prepare batches; 0 prepares them in the trial's own.
         trackers: What watches the trial, see `bench.tracking`.
         executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
         command: The command line, for the record.
@@ -48,6 +46,7 @@ class Launch:
     suite_dir: Path
     data_root: Path | None = None
     weights_file: Path | None = None
+    cache_dir: Path | None = None
     loader_workers: int = 0
     trackers: tuple[str, ...] = ()
     executor: str = "serial"
@@ -105,33 +104,45 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
         results=launch.suite_dir.parent,
         data_root=launch.data_root,
     )
-    opened = partial(open_split, root, tasks=config.tasks, held_out=config.data.held_out, store=launch.suite_dir.parent / "data")
-    train, val = opened("train"), opened("val")
-    steps = steps_per_epoch(len(train), recipe.batch_size)
-    feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
-    augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
+    feeds = open_feeds(
+        config,
+        root,
+        device=device,
+        draws=launch.suite_dir.parent / "data",
+        cache_dir=launch.cache_dir,
+        workers=launch.loader_workers,
+        share=launch.gpus_per_trial or 1.0,
+    )
+    train, val = feeds["train"], feeds["val"]
+    steps = steps_per_epoch(len(train.ids), recipe.batch_size)
     model = build_model(config, weights_file=local_weights(config, launch)).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
-    memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
+    memory = probe_memory(model, train.first(), config)
     forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
-    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train.ids), "n_val": len(val.ids)}
     identity = f"{provenance.code_id()} {data['fingerprint']}"
 
     def report(line: dict) -> None:
         on_epoch(line | {"images_per_second": steps * recipe.batch_size / line["seconds"]})
 
-    fitted = fit(model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=report)
+    fitted = fit(model, train, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=report)
     timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
     evaluation_started = time.perf_counter()
     panels = Panels(val.ids)
-    metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device, panels)
+    metrics, per_image = evaluate(model, val(), device, panels)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
     pictures = panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
+    resident = sum(resident_bytes(feed) for feed in feeds.values()) if device.type == "cuda" else 0
+    data["feed"] = train.describe() | {
+        "evaluation_mode": val.mode,
+        "resident_bytes": resident,
+        "wait_share": fitted.wait_seconds / timing["train_seconds"],
+    }
     costs = inference | {
         "step_memory_bytes": memory,
-        "peak_allocated_bytes": fitted.peak_allocated_bytes,
-        "peak_reserved_bytes": fitted.peak_reserved_bytes,
+        "peak_allocated_bytes": without(resident, fitted.peak_allocated_bytes),
+        "peak_reserved_bytes": without(resident, fitted.peak_reserved_bytes),
         "batch_size": recipe.batch_size,
         "step_seconds": cost.summarize_seconds(fitted.step_seconds, warmup_steps=0),
         "images_per_second": recipe.epochs * steps * recipe.batch_size / timing["train_seconds"],
@@ -159,9 +170,9 @@ def local_weights(config: TrialConfig, launch: Launch) -> Path | None:
     return copied(launch.weights_file, digest, default_cache_dir())
 
 
-def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
-    """Return the recipe's augmentation, as the loader takes it."""
-    return {"flip": recipe.flip, "rotation": recipe.rotation, "scale": recipe.scale}
+def without(resident: int, peak: int | None) -> int | None:
+    """Take the data set that lies on the device off a peak: what is left is the method's."""
+    return None if peak is None else peak - resident
 
 
 def probe_memory(model: torch.nn.Module, batch: dict[str, Any], config: TrialConfig) -> dict[str, int]:

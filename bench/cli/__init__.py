@@ -22,6 +22,7 @@ for command in (
     sweeps.profile,
     sweeps.status,
     reports.report,
+    reports.reproduce,
     models.params,
     models.evaluate,
     data.doctor,
@@ -31,6 +32,7 @@ for command in (
 
 data_app = typer.Typer(help="Data sets.", context_settings=HELP, no_args_is_help=True)
 data_app.command()(data.synthesize)
+data_app.command()(data.cache)
 app.add_typer(data_app, name="data")
 
 

@@ -27,6 +27,7 @@ DataRoot = Annotated[Path | None, typer.Option(help="A PASCAL_MT directory inste
 Weights = Annotated[
     Path | None, typer.Option(help="Weights of the backbone (.safetensors or .pth) instead of the suite's.", metavar="FILE")
 ]
+CacheDir = Annotated[Path | None, typer.Option(help="Directory of the prepared caches; by default `cache` in the results.", metavar="DIR")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the suite's, for instance 0,1,2.")]
 Track = Annotated[
     str, typer.Option(help="What watches each trial: tensorboard, mlflow, wandb (separated by commas), or none.", metavar="NAMES")

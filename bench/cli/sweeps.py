@@ -15,6 +15,7 @@ from bench.cli.options import (
     SOME_FAILED,
     Address,
     Attempts,
+    CacheDir,
     CpusPerTrial,
     DataRoot,
     Executor,
@@ -75,7 +76,10 @@ def run(
     attempts: Attempts = 3,
     leave_out_broken_nodes: LeaveOut = False,
     profiles: Annotated[bool, typer.Option(help="Measure time and memory of the rows first, each alone on its device.")] = True,
-    workers: Annotated[int | None, typer.Option(help="Loader processes a trial; by default 4 on a GPU, else 0.", min=0)] = None,
+    cache_dir: CacheDir = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that prepare a trial's batches; by default 2 on a GPU, else 0.", min=0)
+    ] = None,
     rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
     track: Track = "tensorboard",
     verbose: Verbose = False,
@@ -97,6 +101,7 @@ def run(
             slots=slots_of(address, gpus_per_trial, cpus_per_trial, leave_out_broken_nodes),
             limits=limits_of(time_limit, attempts, memory_per_trial),
             profiles=profiles,
+            cache_dir=cache_dir,
             workers=workers,
             rerun=frozenset(filter(None, rerun.split(","))),
             trackers=parse_trackers(track),

@@ -42,7 +42,7 @@ def forget(expected: Mapping[str, Any]) -> None:
 
 def identity(data_root: Path | None) -> dict[str, Any]:
     """Return what must be the same on every node."""
-    from bench.data.pascal_context import fingerprint
+    from bench.data.layout import fingerprint
     from bench.provenance import code_id, installed
 
     versions = {"python": platform.python_version()} | {package: installed(package) for package in PACKAGES}

@@ -6,7 +6,7 @@ import math
 import pickle
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ class FitState:
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
+    wait_seconds: float = 0.0
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     best: dict[str, Any] | None = None
@@ -88,7 +89,7 @@ def fit(
     for epoch in range(state.epoch, recipe.epochs):
         started, sums, lr = time.perf_counter(), {}, 0.0
         model.train()
-        for i, batch in enumerate(loader_of_epoch(epoch=epoch)):
+        for i, batch in enumerate(waited_for(loader_of_epoch(epoch=epoch), state)):
             step_started = time.perf_counter()
             lr = set_learning_rate(optimizer, epoch * steps_per_epoch + i, steps_per_epoch, recipe)
             losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
@@ -109,6 +110,16 @@ def fit(
         save_checkpoint(checkpoint, identity, state, model, optimizer, scaler)
         on_epoch(line)
     return state
+
+
+def waited_for(batches: Iterable[dict[str, Any]], state: FitState) -> Iterator[dict[str, Any]]:
+    """Give the batches, and add the time that each takes to come to the state."""
+    batches, started = iter(batches), time.perf_counter()
+    while (batch := next(batches, None)) is not None:
+        state.wait_seconds += time.perf_counter() - started
+        yield batch
+        del batch  # its memory may serve the next
+        started = time.perf_counter()
 
 
 def train_step(
