@@ -177,12 +177,12 @@ def test_a_killed_tune_goes_on_to_the_same_outcome(tuned: Path, tmp_path: Path, 
     shutil.copytree(tuned / "data", tmp_path / "data")
     from bench.tuning import launch
 
-    def killed(trials, launch_, board):
-        run_serial(trials[:3], launch_, board)
+    def killed(plan, *rest, **options):
+        place(dataclasses.replace(plan, trials=plan.trials[:3]), *rest, **options)
         raise KeyboardInterrupt
 
-    run_serial = launch.run_serial
-    monkeypatch.setattr(launch, "run_serial", killed)
+    place = launch.place
+    monkeypatch.setattr(launch, "place", killed)
     with pytest.raises(KeyboardInterrupt):
         tune(tmp_path, 2)
     assert not (tmp_path / "tiny" / OUTCOME).exists()

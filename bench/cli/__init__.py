@@ -20,6 +20,7 @@ for command in (
     sweeps.plan,
     tuning.tune,
     sweeps.run,
+    sweeps.profile,
     sweeps.status,
     reports.report,
     reports.reproduce,

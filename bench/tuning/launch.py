@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from rich.console import Console
 from bench import provenance
 from bench.config import ConfigError, TrialConfig
 from bench.data.roots import ensure_synthetic, open_split
-from bench.launch import CACHE_FOLDER, RERUN, default_workers, only_launch, prepare_weights
+from bench.launch import CACHE_FOLDER, RERUN, default_workers, prepare_weights
 from bench.plan import write_plan
 from bench.prepare import prepare_trials
-from bench.progress import Board
 from bench.suites import Row, Suite
-from bench.sweep import run_ray, run_serial
+from bench.sweep.jobs import Limits
+from bench.sweep.lock import only_launch
+from bench.sweep.place import AUTO, Plan, Slots, place
 from bench.trial import Launch
 from bench.tuning.outcome import outcome_of, write_outcome
 from bench.tuning.plan import Point, Protocol, TunedRow, quasi_random_points, records_of, rungs, to_do, tuned_rows
@@ -33,9 +34,8 @@ class Options:
     """Where and how the trials of a tune run; as on the command line of `run`."""
 
     executor: str
-    address: str | None = None
-    gpus_per_trial: float | None = None
-    cpus_per_trial: int | None = None
+    slots: Slots = Slots()
+    limits: Limits = Limits()
     workers: int | None = None
     cache_dir: Path | None = None
     trackers: tuple[str, ...] = ()
@@ -70,7 +70,6 @@ def tune_suite(
     if not rows:
         raise ConfigError(f"--only {only!r} matches no row; rows: {', '.join(row.label for row in suite.rows)}")
     prepare_training_data([base for tuned in rows for base in tuned.bases], suite_dir.parent, data_root, console)
-    tuning_dir.mkdir(parents=True, exist_ok=True)
     launch = Launch(
         suite=suite.name,
         suite_dir=tuning_dir,
@@ -81,10 +80,11 @@ def tune_suite(
         loader_workers=default_workers() if options.workers is None else options.workers,
         trackers=options.trackers,
         executor=options.executor,
-        gpus_per_trial=options.gpus_per_trial,
         command=options.command,
+        git=provenance.git_state(),
     )
-    with only_launch(tuning_dir):
+    with only_launch(tuning_dir) as launch_id:
+        launch = replace(launch, id=launch_id)
         bases = [base for tuned in rows for base in tuned.bases]
         prepare_trials(bases, launch.cache_dir, results=launch.results, data_root=data_root, console=console)
         if protocol.searcher == "halton":
@@ -105,8 +105,12 @@ def check(protocol: Protocol, options: Options) -> None:
         raise ConfigError(f"--searcher takes {' or '.join(SEARCHERS)}; got {protocol.searcher!r}")
     if options.executor == "serial" and (protocol.asha or protocol.searcher == "optuna"):
         raise ConfigError("--asha and --searcher optuna are Ray Tune's: use --executor ray, or leave them out with serial")
-    if options.executor == "serial" and (options.address or options.gpus_per_trial is not None or options.cpus_per_trial is not None):
+    if options.executor == "serial" and options.slots != Slots():
         raise ConfigError("--address, --gpus-per-trial and --cpus-per-trial are for --executor ray; leave them out with serial")
+    if options.limits.time_limit_seconds is not None and (protocol.asha or protocol.searcher == "optuna"):
+        raise ConfigError("--time-limit bounds a trial; with --asha and --searcher optuna Tune holds whole settings: leave it out")
+    if options.slots.gpus == AUTO:
+        raise ConfigError("--gpus-per-trial auto needs profiles, which a tune does not measure: give a number")
 
 
 def prepare_training_data(trials: Sequence[TrialConfig], results: Path, data_root: Path | None, console: Console) -> None:
@@ -141,12 +145,8 @@ def run_fixed(
         waiting, known = split_known(points, launch.suite_dir)
         run_on_tune(rows, waiting, known, protocol, launch, options)
         return
-    trials = list(missing.values())
-    with Board(len(trials), sum(trial.recipe.epochs for trial in trials), quiet=options.quiet) as board:
-        if options.executor == "serial":
-            run_serial(trials, launch, board)
-        else:
-            run_ray(trials, launch, board, address=options.address, cpus_per_trial=options.cpus_per_trial)
+    plan = Plan(plan_of(suite, rows, points), [], list(missing.values()), redo=False)
+    place(plan, launch, options.slots, options.limits, quiet=options.quiet)
 
 
 def set_aside(points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rerun: frozenset[str]) -> dict[str, TrialConfig]:
@@ -188,20 +188,18 @@ def run_on_tune(
     """Run settings on Ray Tune, or let Optuna choose them there."""
     from bench.tuning.on_ray import run_points, scores_at_rungs
 
-    count = protocol.budget * len(rows) - len(known) if points is None else len(points)
-    epochs = rows[0].bases[0].recipe.epochs
-    with Board(count, count * epochs, quiet=options.quiet) as board:
-        run_points(
-            rows,
-            points=points,
-            known=[(point, scores_at_rungs(records, rungs(epochs))) for point, records in known],
-            budget=protocol.budget,
-            asha=protocol.asha,
-            launch=launch,
-            board=board,
-            address=options.address,
-            cpus_per_trial=options.cpus_per_trial,
-        )
+    marks = rungs(rows[0].bases[0].recipe.epochs)
+    run_points(
+        rows,
+        points=points,
+        known=[(point, scores_at_rungs(records, marks)) for point, records in known],
+        budget=protocol.budget,
+        asha=protocol.asha,
+        launch=launch,
+        slots=options.slots,
+        limits=options.limits,
+        quiet=options.quiet,
+    )
 
 
 def split_known(points: Sequence[Point], tuning_dir: Path) -> tuple[list[Point], list[tuple[Point, list[dict[str, Any]]]]]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -25,7 +24,12 @@ from ray.tune.search import Searcher
 from bench import progress
 from bench.progress import Board
 from bench.record import write_atomically
-from bench.sweep import RAY_ENVIRONMENT, SweepError, connect, require_room
+from bench.sweep import interrupt as interrupts
+from bench.sweep import on_ray as sweep
+from bench.sweep import preflight
+from bench.sweep.interrupt import Interrupt
+from bench.sweep.jobs import Limits, make_job
+from bench.sweep.place import Slots
 from bench.trial import Launch
 from bench.tuning.plan import REDUCTION_FACTOR, Point, TunedRow, records_of, rungs
 from bench.tuning.point import WORST_SCORE, record_death, take_stopped
@@ -52,8 +56,13 @@ def describe_point(point: Point) -> dict[str, Any]:
 
 
 def point_name(trial: Any) -> str:
-    """Return the name of a setting: the run id of its first trial."""
-    return trial.config["run_ids"][0]
+    """Return the name of a setting, by which the board knows it."""
+    return f"{trial.config['row']} #{trial.config['index']}"
+
+
+def point_folder(trial: Any) -> str:
+    """Return the name of a setting's folder at Tune."""
+    return f"{trial.config['run_ids'][0]}-{trial.trial_id}"
 
 
 class RowSchedulers(FIFOScheduler):
@@ -78,6 +87,14 @@ class RowSchedulers(FIFOScheduler):
             for rung, score in scores:
                 self.of_row[point.row].on_trial_result(None, stand_in, {"rung": rung, "score": score})
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        if not interrupts.CURRENT.stopping:
+            return super().choose_trial_to_run(tune_controller)
+        for trial in tune_controller.get_trials():  # after Ctrl-C nothing more starts
+            if trial.status == trial.PENDING:
+                tune_controller.stop_trial(trial)
+        return None
+
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self.of_row[trial.config["row"]].on_trial_add(tune_controller, trial)
 
@@ -86,7 +103,7 @@ class RowSchedulers(FIFOScheduler):
         decision = self.of_row[row].on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.STOP and result["rung"] < self.epochs[row]:
             take_stopped(trial.config["run_ids"], self.tuning_dir)
-            progress.CURRENT.finished(point_name(trial), self.epochs[row], "ok")
+            progress.CURRENT.finished(point_name(trial), "ok")
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -168,14 +185,14 @@ def study_of(space: dict[str, Range], seed: int) -> Searcher:
     """Return Tune's Optuna searcher over a space.
 
     Raises:
-        SweepError: Optuna is not installed.
+        sweep.SweepError: Optuna is not installed.
     """
     from ray.tune.search.optuna import OptunaSearch
 
     try:
         import optuna
     except ImportError as error:
-        raise SweepError("--searcher optuna needs optuna: pip install -c constraints.txt '.[optuna]'") from error
+        raise sweep.SweepError("--searcher optuna needs optuna: pip install -c constraints.txt '.[optuna]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {
         name: optuna.distributions.FloatDistribution(interval.low, interval.high, log=interval.log) for name, interval in space.items()
@@ -203,12 +220,13 @@ def board_callback() -> tune.Callback:
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             if result["status"] == "running":
-                progress.CURRENT.epoch(point_name(trial), max(result["epoch"], result["rung"]), result)
+                if not result.get("done"):  # one that ASHA stops is done already
+                    progress.CURRENT.epoch(point_name(trial), result)
             else:
-                progress.CURRENT.finished(point_name(trial), result["epoch"], result["status"])
+                progress.CURRENT.finished(point_name(trial), result["status"])
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            progress.CURRENT.finished(point_name(trial), 0, "failed")
+            progress.CURRENT.finished(point_name(trial), "failed")
 
     return BoardCallback()
 
@@ -221,9 +239,9 @@ def run_points(
     budget: int,
     asha: bool,
     launch: Launch,
-    board: Board,
-    address: str | None,
-    cpus_per_trial: int | None,
+    slots: Slots,
+    limits: Limits,
+    quiet: bool,
 ) -> None:
     """Run settings on Ray Tune.
 
@@ -233,48 +251,83 @@ def run_points(
         known: Settings that have all their records, with their scores at the rungs.
         budget: Settings a row.
         asha: Whether ASHA may stop settings.
-        launch: Where; `gpus_per_trial` None means 1 where the cluster has GPUs, else 0.
-        board: Told of the progress.
-        address, cpus_per_trial: As in `bench.sweep.run_ray`.
+        launch, slots, limits: As in `bench.sweep.place`.
+        quiet: Whether to show nothing.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C: what ran has finished, or after a second one was killed.
     """
-    os.environ.update({key: value for key, value in RAY_ENVIRONMENT.items() if key not in os.environ})
-    tuning_dir, storage = launch.suite_dir, launch.suite_dir / "ray"
-    connect(ray, address)
-    progress.CURRENT = board
-    try:
-        gpus = float(ray.cluster_resources().get("GPU", 0) >= 1) if launch.gpus_per_trial is None else launch.gpus_per_trial
-        launch = replace(launch, gpus_per_trial=gpus)
-        bases = {tuned.row.label: [base.to_dict() for base in tuned.bases] for tuned in rows}
-        cpus = cpus_per_trial or max(base.recipe.threads for tuned in rows for base in tuned.bases) + launch.loader_workers
-        require_room(ray, cpus, gpus)
-        epochs = {tuned.row.label: tuned.bases[0].recipe.epochs for tuned in rows}
-        names = {"trial_name_creator": point_name, "trial_dirname_creator": point_name}
-        search = None if points is not None else RowSearchers(rows, budget, 0, tuning_dir)
-        tuner = tune.Tuner(
-            tune.with_resources(partial(train_on_ray, launch=asdict(launch), rows=bases), {"CPU": cpus, "GPU": gpus}),
-            param_space=None if points is None else tune.grid_search([describe_point(point) for point in points]),
-            tune_config=tune.TuneConfig(
-                search_alg=search,
-                num_samples=1 if search is None else len(search.queue),
-                scheduler=RowSchedulers(epochs, known, tuning_dir, asha=asha),
-                reuse_actors=False,
-                **names,
-            ),
-            run_config=tune.RunConfig(
-                name=time.strftime("%Y%m%d-%H%M%S"),
-                storage_path=str(storage.resolve()),
-                failure_config=tune.FailureConfig(max_failures=1),
-                callbacks=[board_callback()],
-                verbose=0,
-            ),
-        )
-        with (tuning_dir / "ray.log").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
-            results = tuner.fit()
-    finally:
-        progress.CURRENT = None
-        ray.shutdown()
-        shutil.rmtree(storage, ignore_errors=True)
+    epochs = {tuned.row.label: tuned.bases[0].recipe.epochs for tuned in rows}
+    done = {f"{point.row} #{point.index}" for point, _ in known}
+    asked = {f"{label} #{i}": (label, count) for label, count in epochs.items() for i in range(budget)}
+    with Board({name: shown for name, shown in asked.items() if name not in done}, quiet=quiet) as board, Interrupt(board.say) as interrupt:
+        progress.CURRENT, interrupts.CURRENT = board, interrupt
+        try:
+            with sweep.connected(slots.address) as cluster:
+                launch, resources = fitted(rows, launch, slots, limits, cluster, board)
+                search = None if points is not None else RowSearchers(rows, budget, 0, launch.suite_dir)
+                scheduler = RowSchedulers(epochs, known, launch.suite_dir, asha=asha)
+                results = fit_points(rows, points, search, scheduler, launch, resources, limits)
+        finally:
+            progress.CURRENT = interrupts.CURRENT = None
     record_deaths(rows, launch, results)
+    if interrupt.stopping:
+        raise KeyboardInterrupt
+
+
+def fitted(
+    rows: Sequence[TunedRow], launch: Launch, slots: Slots, limits: Limits, cluster: sweep.Cluster, board: Board
+) -> tuple[Launch, tune.PlacementGroupFactory]:
+    """Check that the cluster's nodes are fit and have room; return the launch with a trial's share of GPUs, and what a trial asks for."""
+    launch = replace(launch, gpus_per_trial=float(cluster.has_gpus()) if slots.gpus is None else slots.gpus)
+    expected = preflight.expectation(launch.suite_dir, launch.data_root, launch.weights_file)
+    try:
+        for line in sweep.check_nodes(cluster, expected, gpus=launch.gpus_per_trial, leave_out=slots.leave_out_broken_nodes):
+            board.say(line)
+    finally:
+        preflight.forget(expected)
+    bases = [base for tuned in rows for base in tuned.bases]
+    jobs = [make_job(base, launch, limits, gpus=launch.gpus_per_trial, cpus=slots.cpus) for base in bases]
+    sweep.require_fitting(jobs, cluster)
+    return launch, sweep.resources({"job": max(jobs, key=lambda job: job["cpus"])}, sorted(cluster.left_out))
+
+
+def fit_points(
+    rows: Sequence[TunedRow],
+    points: Sequence[Point] | None,
+    search: RowSearchers | None,
+    scheduler: RowSchedulers,
+    launch: Launch,
+    resources: tune.PlacementGroupFactory,
+    limits: Limits,
+) -> Any:
+    """Let Tune run the settings; return its results."""
+    bases = {tuned.row.label: [base.to_dict() for base in tuned.bases] for tuned in rows}
+    storage = launch.suite_dir / "ray"
+    tuner = tune.Tuner(
+        tune.with_resources(partial(train_on_ray, launch=asdict(launch), rows=bases), resources),
+        param_space=None if points is None else tune.grid_search([describe_point(point) for point in points]),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            num_samples=1 if search is None else len(search.queue),
+            scheduler=scheduler,
+            reuse_actors=False,
+            trial_name_creator=point_folder,
+            trial_dirname_creator=point_folder,
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(storage.resolve()),
+            failure_config=tune.FailureConfig(max_failures=limits.max_attempts - 1),
+            callbacks=[board_callback()],
+            verbose=0,
+        ),
+    )
+    try:
+        with (launch.suite_dir / "ray.log").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+            return tuner.fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
 
 
 def record_deaths(rows: Sequence[TunedRow], launch: Launch, results: Any) -> None:
