@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class Options:
     """Where and how the trials of a tune run; as on the command line of `run`."""
 
     executor: str
-    slots: Slots = Slots()
-    limits: Limits = Limits()
+    slots: Slots = field(default_factory=Slots)
+    limits: Limits = field(default_factory=Limits)
     workers: int | None = None
     cache_dir: Path | None = None
     trackers: tuple[str, ...] = ()
