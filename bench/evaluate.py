@@ -44,7 +44,8 @@ def load_released(weights: Path, *, backbone: str, image_size: int, **dials: Any
         recipe=RecipeConfig(image_size=image_size),
     )
     model = build_model(trial)
-    expected, found = model.state_dict(), released.state
+    expected = model.state_dict()
+    found = {name if name in expected else wrapped(name, expected): value for name, value in released.state.items()}
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
     missing, surplus = sorted(set(expected) - set(found) - counters), sorted(set(found) - set(expected))
     wrong = [
@@ -55,10 +56,18 @@ def load_released(weights: Path, *, backbone: str, image_size: int, **dials: Any
     if missing or surplus or wrong:
         raise WeightsError(
             f"{weights} does not fit {released.method} on {backbone} at {image_size} px: {len(missing)} missing {missing[:5]}; "
-            f"{len(surplus)} surplus {surplus[:5]}; {len(wrong)} of another shape {wrong[:5]}. Check --backbone and --img-size"
+            f"{len(surplus)} surplus {surplus[:5]}; {len(wrong)} of another shape {wrong[:5]}. Check --backbone and "
+            "--img-size; trained scales (TRAINABLE_SCALE_SHARED) are not read"
         )
     model.load_state_dict(found, strict=False)
     return model
+
+
+def wrapped(name: str, expected: dict[str, torch.Tensor]) -> str:
+    """Return the name of a layer without pairs of its own that hands on streams here, where the release leaves it plain; else the name."""
+    owner, _, leaf = name.rpartition(".")
+    inner = f"{owner}.linear.{leaf}"
+    return inner if inner in expected else name
 
 
 def evaluate_released(weights: Path, data_root: Path, *, backbone: str, image_size: int, workers: int = 0, **dials: Any) -> dict[str, Any]:
