@@ -14,10 +14,10 @@ from pascal_tree import SPLITS, write_tree
 from bench.data import cache as cache_module
 from bench.data import cache_build, cache_layout
 from bench.data.cache import Request, open_cache
-from bench.data.cache_layout import CacheError, WorkingSize
+from bench.data.cache_layout import CacheError
 from bench.data.layout import DataError
 from bench.data.pascal_context import PascalContext
-from bench.data.store import CachedStore, encode
+from bench.data.store import NATIVE, CachedStore, FileStore, WorkingSize, encode
 from bench.provenance import REPOSITORY
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")
@@ -43,7 +43,7 @@ def said() -> list[str]:
     return []
 
 
-def request_of(tree: Path, size: WorkingSize = WorkingSize()) -> Request:  # noqa: B008
+def request_of(tree: Path, size: WorkingSize = NATIVE) -> Request:
     return Request(tree, "train", Opener(tree), size)
 
 
@@ -255,3 +255,7 @@ def test_a_working_size_reduces_and_keeps_labels_labels(tree: Path, size: tuple[
     vectors = small.flat["normals"][: 3 * small.stored.prod(axis=1).sum()].float().view(-1, 3).norm(dim=1)
     assert (((vectors - 127).abs() < 1) | (vectors == 0)).all()
     assert json.loads((request_of(tree, WorkingSize(*size)).directory(tree.parent / "cache") / "manifest.json").read_text())["ids"]
+    decoded = FileStore(PascalContext(tree, "train", TASKS), WorkingSize(*size)).samples(range(3))
+    for name, array in decoded.flat.items():
+        np.testing.assert_array_equal(array, small.flat[name])
+    np.testing.assert_array_equal(decoded.native, small.native)

@@ -14,6 +14,7 @@ from bench.data.feed import Augmentation, Feed, epoch_order
 from bench.data.feed_modes import fits, open_store
 from bench.data.layout import DataError
 from bench.data.pascal_context import PascalContext
+from bench.data.resample import place, resample_torch
 from bench.data.store import FileStore
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")
@@ -61,11 +62,23 @@ def test_batches_depend_on_neither_mode_nor_workers_nor_kernel(tree: Path, monke
     assert_equal_batches(reference, list(feed_of(tree)(1)))
 
 
+def test_samples_that_are_gathered_for_a_gpu_are_those_of_the_whole_arrays(tree: Path) -> None:
+    """What goes to a GPU from a cache, resampled by the code that runs there."""
+    feed, chosen = feed_of(tree, "cache"), [2, 0]
+    whole, apart = feed.store.samples(chosen), feed.store.gathered(chosen, pinned=False)
+    assert sum(array.numel() for array in apart.flat.values()) < sum(array.numel() for array in whole.flat.values())
+    batches = [
+        resample_torch(each.flat, feed.kinds, place(each.first, each.stored, each.native, feed.views(chosen, 1), feed.size), feed.size)
+        for each in (whole, apart)
+    ]
+    assert all(torch.equal(batches[0][key], batches[1][key]) for key in batches[0])
+
+
 def test_a_sample_depends_on_neither_batch_size_nor_the_other_tasks(tree: Path) -> None:
     single = {batch["id"][0]: batch for batch in feed_of(tree, batch_size=1, tasks=("normals",))(1)}
     for batch in feed_of(tree, batch_size=3)(1):
-        for place, name in enumerate(batch["id"]):
-            assert all(torch.equal(batch[key][place], single[name][key][0]) for key in ("image", "normals"))
+        for at, name in enumerate(batch["id"]):
+            assert all(torch.equal(batch[key][at], single[name][key][0]) for key in ("image", "normals"))
 
 
 def test_batches_differ_between_epochs_and_seeds(tree: Path) -> None:

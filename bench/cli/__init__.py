@@ -19,6 +19,7 @@ app.command("list")(listings.list_)
 for command in (
     sweeps.plan,
     sweeps.run,
+    sweeps.profile,
     sweeps.status,
     reports.report,
     reports.reproduce,

@@ -1,5 +1,6 @@
 """Commands about data: synthesize; and the doctor."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,8 @@ def cache(
     data_root: Annotated[Path, typer.Option(help="A PASCAL_MT directory, read only.", metavar="DIR")],
     cache_dir: CacheDir = None,
     results: Results = DEFAULT_RESULTS,
+    longest_side: Annotated[int | None, typer.Option(help="Reduce larger images; by default none.", min=16)] = None,
+    squared: Annotated[bool, typer.Option("--squared", help="Bring all to a square of the longest side.")] = False,
     processes: Annotated[int | None, typer.Option(help="Processes that decode; by default one a core.", min=1)] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -43,8 +46,9 @@ def cache(
     from bench.prepare import prepare, request_of
 
     rows, directory, console = [], cache_dir or results / CACHE_FOLDER, Console(stderr=True, quiet=quiet)
+    data = dataclasses.replace(data_config(data_root), longest_side=longest_side, squared=squared)
     for split in SPLITS:
-        request = request_of(data_config(data_root), data_root, split)
+        request = request_of(data, data_root, split)
         store = prepare(request, (), directory, console=console, processes=processes)
         rows.append({"split": split, "images": len(store.ids), "directory": str(request.directory(directory))})
     show_rows(rows, as_json)

@@ -26,9 +26,9 @@ import torch
 
 from bench import provenance
 from bench.data.cache_build import build
-from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, WorkingSize, checksum, plan_layout
+from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, checksum, plan_layout
 from bench.data.layout import fingerprint
-from bench.data.store import DTYPES, CachedStore, RawSamples, kind_of
+from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
 from bench.tasks import TASKS
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Request(NamedTuple):
     root: Path
     split: str
     opener: Opener
-    size: WorkingSize = WorkingSize()
+    size: WorkingSize = NATIVE
     subset: str = ""
 
     def directory(self, cache_dir: Path) -> Path:

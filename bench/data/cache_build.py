@@ -18,13 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, checksum
-from bench.data.resample import View, place, resample
-from bench.data.store import RawSamples, encode, flatten, kind_of
+from bench.data.store import RawSamples, encode, resized
 from bench.record import write_atomically
-from bench.tasks import IGNORE
 
 SMALL_BYTES = 2**26
 """A cache of less is written in this process: starting others takes longer."""
@@ -172,22 +169,7 @@ def _prepared(dataset: RawSamples, index: int, layout: Layout) -> dict[str, np.n
     size = tuple(layout.stored[index].tolist())
     if sample["image"].shape[:2] != tuple(layout.native[index].tolist()):
         raise CacheError(f"image {dataset.ids[index]} has another size than its file's header said: the data set changed")
-    return sample if size == sample["image"].shape[:2] else resized(sample, size)
-
-
-def resized(sample: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Resize an encoded sample: image and normals cubically, all else by nearest pixel."""
-    raw, kinds = flatten([sample]), {name: kind_of(name) for name in sample if name != "image"}
-    batch = resample(raw.flat, kinds, place(raw.first, raw.stored, raw.native, [View()], size), size)
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    image = ((batch.pop("image")[0] * deviation + mean) * 255).round().to(torch.uint8)
-    changed = {"image": image.permute(1, 2, 0).numpy()}
-    for name, kind in kinds.items():
-        array = batch[name][0].numpy()
-        if kind == "normals":
-            array = np.rint(127 * np.where(array == IGNORE, 0, array)).astype(np.int8)
-        changed[name] = (array if array.ndim == 3 else array[None]).transpose(1, 2, 0)
-    return {name: np.ascontiguousarray(array) for name, array in changed.items()}
+    return resized(sample, size)
 
 
 def _finish(

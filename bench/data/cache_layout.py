@@ -4,13 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from bench.data.resample import CHANNELS, SLACK_BYTES
-from bench.data.store import DTYPES, RawSamples, first_pixels, kind_of
+from bench.data.store import DTYPES, RawSamples, WorkingSize, first_pixels, kind_of
 from bench.errors import SuiteError
 
 CHUNK = 64
@@ -24,27 +24,6 @@ Opener = Callable[[tuple[str, ...]], RawSamples]
 
 class CacheError(SuiteError):
     """A prepared cache cannot be used or written; the message says why and what to do."""
-
-
-class WorkingSize(NamedTuple):
-    """The resolution at which samples are kept.
-
-    Attributes:
-        longest: Larger images are reduced so that their longer side has so many pixels; None keeps every image as it is.
-        square: Reduce or enlarge all to `longest` x `longest` instead, without keeping the aspect ratio.
-    """
-
-    longest: int | None = None
-    square: bool = False
-
-    def of(self, height: int, width: int) -> tuple[int, int]:
-        """Return the height and width at which an image is kept."""
-        if self.longest is None or (not self.square and max(height, width) <= self.longest):
-            return height, width
-        if self.square:
-            return self.longest, self.longest
-        factor = self.longest / max(height, width)
-        return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ import torch
 
 from bench.config import DataConfig, TrialConfig
 from bench.data.cache import Request, open_cache
-from bench.data.cache_layout import WorkingSize
 from bench.data.feed import Augmentation, Feed
 from bench.data.roots import open_split
-from bench.data.store import CachedStore, FileStore, Store
+from bench.data.store import CachedStore, FileStore, Store, WorkingSize
 
 DEVICE_SHARE = 0.25
 """A trial's splits may take so much of its share of the GPU's memory, and half of what is free; the rest is the model's."""
@@ -28,7 +27,13 @@ HOST_BYTES = 2**30
 def request_of(data: DataConfig, root: Path, split: str, draws: Path | None = None) -> Request:
     """Return which cache holds a split of a trial's data; held-out draws are kept in the directory `draws`."""
     subset = "" if data.held_out is None or split == "val" else f"{data.held_out.fraction:g} {data.held_out.seed}"
-    return Request(root, split, partial(open_split, root, split, held_out=data.held_out, store=draws), WorkingSize(), subset)
+    return Request(
+        root,
+        split,
+        partial(open_split, root, split, held_out=data.held_out, store=draws),
+        WorkingSize(data.longest_side, data.squared),
+        subset,
+    )
 
 
 def open_store(
@@ -56,7 +61,7 @@ def open_store(
         The store and its mode: "device", "cache" or "files".
     """
     if cache_dir is None:
-        return FileStore(request.opener(tasks)), "files"
+        return FileStore(request.opener(tasks), request.size), "files"
     store = open_cache(request, tasks, cache_dir, **told)
     return (store.on(device), "device") if fits(store.bytes, device, share=share, taken=taken) else (store, "cache")
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from bench.data.resample import CHANNELS, SLACK_BYTES, quantised_normals
-from bench.tasks import TASKS
+from bench.data.resample import CHANNELS, SLACK_BYTES, View, place, quantised_normals, resample
+from bench.tasks import IGNORE, TASKS
 
 DTYPES = {"image": np.uint8, "classes": np.uint8, "binary": np.uint8, "normals": np.int8, "depth": np.float32}
 
@@ -26,6 +27,30 @@ class RawSamples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+class WorkingSize(NamedTuple):
+    """The resolution at which samples are kept.
+
+    Attributes:
+        longest: Larger images are reduced so that their longer side has so many pixels; None keeps every image as it is.
+        square: Reduce or enlarge all to `longest` x `longest` instead, without keeping the aspect ratio.
+    """
+
+    longest: int | None = None
+    square: bool = False
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width at which an image is kept."""
+        if self.longest is None or (not self.square and max(height, width) <= self.longest):
+            return height, width
+        if self.square:
+            return self.longest, self.longest
+        factor = self.longest / max(height, width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+NATIVE = WorkingSize()
 
 
 class Samples(NamedTuple):
@@ -81,19 +106,40 @@ def flatten(encoded: Sequence[Mapping[str, np.ndarray]]) -> Samples:
     return Samples(flat, first, sizes, sizes)
 
 
+def resized(sample: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Resize an encoded sample where its size is another: image and normals cubically, all else by nearest pixel."""
+    if sample["image"].shape[:2] == size:
+        return sample
+    raw, kinds = flatten([sample]), {name: kind_of(name) for name in sample if name != "image"}
+    batch = resample(raw.flat, kinds, place(raw.first, raw.stored, raw.native, [View()], size), size)
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    image = ((batch.pop("image")[0] * deviation + mean) * 255).round().to(torch.uint8)
+    changed = {"image": image.permute(1, 2, 0).numpy()}
+    for name, kind in kinds.items():
+        array = batch[name][0].numpy()
+        if kind == "normals":
+            array = np.rint(127 * np.where(array == IGNORE, 0, array)).astype(np.int8)
+        changed[name] = (array if array.ndim == 3 else array[None]).transpose(1, 2, 0)
+    return {name: np.ascontiguousarray(array) for name, array in changed.items()}
+
+
 class FileStore:
     """Decodes what is asked for from the data set's files, every time; for a single pass over a split.
 
     Args:
         dataset: Raw samples.
+        size: Working resolution.
     """
 
-    def __init__(self, dataset: RawSamples) -> None:
-        self.dataset, self.ids, self.tasks = dataset, tuple(dataset.ids), tuple(dataset.tasks)
+    def __init__(self, dataset: RawSamples, size: WorkingSize = NATIVE) -> None:
+        self.dataset, self.size, self.ids, self.tasks = dataset, size, tuple(dataset.ids), tuple(dataset.tasks)
 
     def samples(self, indices: Sequence[int]) -> Samples:
         """Decode samples."""
-        return flatten([encode(self.dataset[index], ("image", *self.tasks)) for index in indices])
+        encoded = [encode(self.dataset[index], ("image", *self.tasks)) for index in indices]
+        native = np.array([sample["image"].shape[:2] for sample in encoded], dtype=np.int64)
+        kept = [resized(sample, self.size.of(*each)) for sample, each in zip(encoded, native.tolist(), strict=True)]
+        return flatten(kept)._replace(native=native)
 
 
 class CachedStore:
@@ -128,9 +174,10 @@ class CachedStore:
         for name, array in self.flat.items():
             channels = CHANNELS[kind_of(name)]
             flat[name] = torch.empty(first[-1] * channels + SLACK_BYTES // array.itemsize, dtype=array.dtype, pin_memory=pinned)
-            for place, index in enumerate(chosen):
-                source = array[self.first[index] * channels : (self.first[index] + pixels[index]) * channels]
-                flat[name][first[place] * channels : first[place + 1] * channels] = source
+            source, target = array.numpy(), flat[name].numpy()  # numpy copies in this thread alone, and leaves the interpreter to others
+            for at, index in enumerate(chosen):
+                start = self.first[index] * channels
+                target[first[at] * channels : first[at + 1] * channels] = source[start : start + pixels[index] * channels]
         return Samples(flat, first[:-1], self.stored[chosen], self.native[chosen])
 
     def on(self, device: torch.device | str) -> "CachedStore":

@@ -16,6 +16,7 @@ from bench.report.evidence import evidence_files
 from bench.report.footnotes import footnotes, partial_mark, planned_records
 from bench.report.page import PAGE, make_page
 from bench.report.plots import figure_files, make_figures
+from bench.report.profiles import with_profiles
 from bench.report.published import against_published_reference, is_comparable
 from bench.report.stats import plan_tasks, row_frame
 from bench.report.summary import findings, summary
@@ -54,6 +55,7 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     """
     suite_dir = Path(suite_dir)
     plan, records = read_plan(suite_dir / "plan.json"), load_records(suite_dir / "records")
+    records = with_profiles(records, load_records(suite_dir / "profiles"))
     own = planned_records(plan, records)
     if not any(record["status"] == "ok" for record in own):
         reasons = "; ".join(f"{record['run_id']}: {record['status']}" for record in own[:3])
