@@ -5,6 +5,7 @@ import logging
 import math
 import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from bench.config import RecipeConfig
 from bench.measure.metrics import metric_of
 from bench.measure.panels import Panels
 from bench.record import write_atomically
+from bench.storage import set_aside
 from bench.training.held_out import HeldOut
 from bench.training.losses import total_loss
 from bench.training.optim import build_optimizer, learning_rate
@@ -244,11 +246,12 @@ def load_checkpoint(
         return FitState()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        logger.warning("%s is damaged (%s); the trial starts again", path, error)
+        written_for = content["identity"]
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        logger.warning("%s is damaged (%s); it is set aside as %s and the trial starts again", path, error, set_aside(path))
         return FitState()
-    if content["identity"] != identity:
-        logger.warning("%s was written by other code or for other data; the trial starts again", path)
+    if written_for != identity:
+        logger.warning("%s was written by other code or for other data; set aside as %s, the trial starts again", path, set_aside(path))
         return FitState()
     unexpected = model.load_state_dict(content["model"], strict=False).unexpected_keys
     if unexpected:
