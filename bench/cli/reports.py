@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, DataRoot, Json, Quiet, Results, SuiteName, Weights, console, show_rows
+from bench.storage import plain_name
 
 
 def report(suite: SuiteName, results: Results = DEFAULT_RESULTS, quiet: Quiet = False) -> None:
     """Write tables and plots again, from the records alone."""
-    print_report(results / suite, quiet=quiet)
+    print_report(results / plain_name(suite, "suite"), quiet=quiet)
 
 
 def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False) -> None:
