@@ -126,14 +126,15 @@ def markdown(report: dict) -> str:
         "",
         f"`{report['command']}` on {report['device']}, {report['cores']} cores, {report['made_at']}.",
         "",
-        "| executor | trials | slots | overhead a trial, first third (slot s) | last third | share at trials of 5 min | driver MiB, start | end |",
+        "| executor | trials | slots | overhead, first third (slot s a trial) | last third | at trials of 5 min | driver MiB, start | end |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for line in report["lines"]:
         memory = ["" if line[key] is None else f"{line[key]:.0f}" for key in ("driver_mib_start", "driver_mib_end")]
         lines.append(
             f"| {line['executor']} | {line['trials']} | {line['slots']} | {line['overhead_slot_seconds_first_third']:.3f} | "
-            f"{line['overhead_slot_seconds_last_third']:.3f} | {100 * line['overhead_share_at_five_minutes']:.2f} % | {memory[0]} | {memory[1]} |"
+            f"{line['overhead_slot_seconds_last_third']:.3f} | {100 * line['overhead_share_at_five_minutes']:.2f} % | "
+            f"{memory[0]} | {memory[1]} |"
         )
     return "\n".join(
         [*lines, "", "Slot seconds: wall-clock seconds of one slot. What a real trial loads itself (data, weights) is not in it.", ""]
@@ -156,6 +157,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             (Path(place) / "stub").mkdir()
             lines.append(run(executor, arguments.trials, Path(place) / "stub"))
+        print(lines[-1], file=sys.stderr)
     with tempfile.TemporaryDirectory() as place:
         lines.append(shell_loop(arguments.loop_trials, Path(place) / "stub"))
     report = {

@@ -13,7 +13,7 @@ from made_panels import add_panels
 from made_records import MadeSuite, demo_like_suite, made_method
 
 from bench.report import make_report
-from bench.report.page.facts import row_command
+from bench.report.page.facts import row_command, trial_command
 from bench.report.stats import pareto_front, row_frame
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -129,6 +129,8 @@ def test_every_row_says_how_to_run_it_again(suite: MadeSuite, page: Path):
     command = row_command(plan, "LoRA (r=4)")
     assert command == "python run_suite.py run made --data-root /data --only 'LoRA (r=4)' --results rerun"
     assert row_command(plan, "a[b]*").endswith("--only 'a[[]b][*]' --results rerun")
+    assert trial_command(plan, "a-s0") == "python run_suite.py reproduce a-s0 --suite made --results results/x"
+    assert trial_command(suite.plan(), "a-s0") == "python run_suite.py reproduce a-s0 --suite made"
     rows = embedded(page)["rows"]
     assert all(row["command"].startswith("python run_suite.py run made --only ") for row in rows)
     by_label = {row["label"]: row for row in rows}
@@ -226,6 +228,7 @@ def test_hovering_says_the_setting_and_its_run_ids(chromium, page: Path):
     )
     assert "LoRA (r=8)" in text
     assert "rank = 8" in text
+    assert "of resampled seeds" in text
     assert all(f"row4-semseg_human_parts_saliency_normals-s{seed}" in text for seed in (0, 1, 2))
 
 

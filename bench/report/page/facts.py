@@ -118,13 +118,22 @@ def _again(plan: Mapping) -> list[str]:
         f"$ {suite_command(plan)}",
         "One row: its number in the table opens the command for it.",
         "One trial, from its record, and whether it comes out the same:",
-        f"$ python run_suite.py reproduce RUN_ID --suite {plan['suite']}",
+        f"$ {trial_command(plan, 'RUN_ID')}",
     ]
 
 
 def suite_command(plan: Mapping) -> str:
     """Return the command that runs the suite."""
     return plan.get("command") or f"python run_suite.py run {plan['suite']}"
+
+
+def trial_command(plan: Mapping, run_id: str) -> str:
+    """Return the command that runs one trial again and compares it with its record, where the suite's results lie."""
+    words = shlex.split(suite_command(plan))
+    given = [word.partition("=")[2] for word in words if word.startswith("--results=")]
+    given += [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--results"]
+    where = ["--results", given[0]] if given else []
+    return f"python run_suite.py reproduce {run_id} {shlex.join(['--suite', plan['suite'], *where])}"
 
 
 def row_command(plan: Mapping, label: str) -> str:

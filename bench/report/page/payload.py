@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.report.page.facts import row_command
+from bench.report.page.facts import row_command, trial_command
+from bench.report.pareto import AXES, front_frame
 from bench.report.plots.pareto import COSTS
 from bench.report.plots.published import published_points
+from bench.report.seeds import scored_seed_frame
 from bench.report.stats import metric_column, plan_tasks
 from bench.report.style import family_styles
 from bench.tasks import TASKS
@@ -33,17 +35,30 @@ def payload(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> di
         rows: As `bench.report.stats.row_frame` returns it; the page numbers its rows from one in this order.
     """
     scores, costs = axes_of(plan), {key: {"title": cost.title, "column": cost.column, "scale": cost.scale} for key, cost in COSTS.items()}
-    published = published_points(records)
+    published, chances = published_points(records), front_chances(plan, records)
     by_id, planned = {record["run_id"]: record for record in records}, {row["label"]: row for row in plan["rows"]}
     return {
         "suite": plan["suite"],
         "scores": scores,
         "costs": {key: {"title": cost["title"]} for key, cost in costs.items()},
         "styles": {family: _style(style) for family, style in family_styles(rows).items()},
-        "rows": [_row(plan, planned[row["label"]], row, by_id, scores, costs) for _, row in rows.iterrows()],
+        "rows": [
+            _row(plan, planned[row["label"]], row, by_id, scores, costs) | {"front": chances.get(row["label"], {})}
+            for _, row in rows.iterrows()
+        ],
         "published": None if published is None else plain(published.to_dict("records")),
         "tasks": {task: TASKS[task].title for task in plan_tasks(plan)},
     }
+
+
+def front_chances(plan: Mapping, records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
+    """Return, per row and cost axis, the probability that the row is on the front of delta_m (bootstrap over seeds)."""
+    seeds, chances = scored_seed_frame(plan, records), {}
+    keys = {cost.column: key for key, cost in COSTS.items()}
+    for name, axis in AXES.items():
+        for line in front_frame(plan, seeds, name).itertuples():
+            chances.setdefault(line.label, {})[keys[axis.cost]] = _rounded(line.front_probability, digits=3)
+    return chances
 
 
 def axes_of(plan: Mapping) -> dict[str, dict[str, Any]]:
@@ -88,6 +103,7 @@ def _row(plan: Mapping, planned: Mapping, row: pd.Series, by_id: Mapping[str, Ma
         "env": _shared(trials),
         "params": None if first is None or not first["params"] else first["params"]["groups"],
         "command": row_command(plan, row["label"]),
+        "reproduce": trial_command(plan, planned["run_ids"][0] if first is None else first["run_id"]),
     }
 
 

@@ -27,12 +27,13 @@ function layout(x, y) {
 }
 
 /** What a point says: the exact setting, both numbers with intervals, seeds and run ids. */
-function hoverText(row, number, x, y) {
+function hoverText(row, number, x, y, chance) {
   const setting = row.dial === null ? row.kind.replace("_", "-") : `${row.dial} = ${row.value}, ${row.kind.replace("_", "-")}`;
   const ids = row.trials.filter((trial) => trial.status === "ok").map((trial) => escaped(trial.run_id));
   const listed = ids.slice(0, 8).join("<br>") + (ids.length > 8 ? `<br>and ${ids.length - 8} more` : "");
   return `<b>#${number} ${escaped(row.label)}</b><br>${escaped(setting)}<br>${escaped(x.title)}: ${withInterval(x.value)}` +
-    `<br>${escaped(y.title)}: ${withInterval(y.value)}<br>seeds: ${row.n} of ${row.planned}<br>${listed}`;
+    `<br>${escaped(y.title)}: ${withInterval(y.value)}<br>seeds: ${row.n} of ${row.planned}` +
+    (chance === undefined || chance === null || row.n < 2 ? "" : `<br>on the front in ${Math.round(100 * chance)} % of resampled seeds`) + `<br>${listed}`;
 }
 
 /** Indices on the front: no other point is at least as good in both and better in one; equal points stand together. */
@@ -80,7 +81,7 @@ function drawPareto() {
       type: "scatter", mode: "markers", name: escaped(family), x: own.map((point) => point.x), y: own.map((point) => point.y), ...intervals,
       marker: {color, symbol: page.styles[family].symbol, size: 11, opacity: own.map((point) => (point.front ? 1 : 0.4))},
       customdata: own.map((point) => point.number), hovertemplate: "%{text}<extra></extra>",
-      text: own.map((point) => hoverText(point.row, point.number, {...xAxis, value: point.cost}, {...yAxis, value: point.score})),
+      text: own.map((point) => hoverText(point.row, point.number, {...xAxis, value: point.cost}, {...yAxis, value: point.score}, yKey === "delta_m" ? point.row.front[xKey] : undefined)),
     };
   });
   const onFront = points.filter((point) => point.front).sort((a, b) => a.x - b.x);

@@ -66,7 +66,7 @@ function fill(box, row, number) {
     ["Reference of Δm", row.reference ? "yes" : "no"]];
   box.append(
     block("Run this row again", true, command(row.command)),
-    block("Run one trial again and compare", true, command(`python run_suite.py reproduce ${(row.trials[0] || {run_id: row.absent[0]}).run_id} --suite ${page.suite}`)),
+    block("Run one trial again and compare", true, command(row.reproduce)),
     block("Setting", false, pairs(setting)),
     block("Scores: mean [95 % interval]", false, pairs(scores)),
     block("Costs: mean [95 % interval]", false, pairs(costs)),
