@@ -126,7 +126,7 @@ def markdown(report: dict) -> str:
         "",
         f"`{report['command']}` on {report['device']}, {report['cores']} cores, {report['made_at']}.",
         "",
-        "| executor | trials | slots | overhead, first third (slot s a trial) | last third | at trials of 5 min | driver MiB, start | end |",
+        "| executor | trials | slots | overhead, first third (slot s) | last third | at trials of 5 min | driver MiB, start | end |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for line in report["lines"]:
