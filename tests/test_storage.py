@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from made_records import made_record
+from made_records import MadeSuite, made_method, made_record
 
 from bench import storage
 from bench.cli import main
 from bench.errors import SuiteError
 from bench.record import RecordError, StorageError, load_records, read_record, read_trusted, write_record
+from bench.report.profiles import with_profiles
+from bench.report.stats import row_frame
 from bench.status import slot_shares
 from bench.storage import plain_name, refuse, set_aside, tail, write_atomically
 from bench.sweep import lock
@@ -167,3 +169,14 @@ def test_time_between_two_trials_of_a_slot_is_overhead():
     assert shares["training_share"] == pytest.approx(135 / 240)
     assert shares["overhead_share"] == pytest.approx(90 / 240)
     assert slot_shares([])["not_training_share"] is None
+
+
+def test_costs_of_a_profile_stand_in_for_a_trial_s_own_and_count_once():
+    suite = MadeSuite(tasks=("semseg",), seeds=(0, 1))
+    suite.add(made_method(), {0: {"semseg": 10.0}, 1: {"semseg": 12.0}}, step_seconds=0.9)
+    profile = made_record(run_id="profile-x", values=VALUES, cell_id=suite.rows[0]["cell_id"], step_seconds=0.2) | {"kind": "profile"}
+    before, after = (row_frame(suite.plan(), with_profiles(suite.records, found)).iloc[0] for found in ([], [profile]))
+    assert (before["step_seconds_mean"], before["step_seconds_n"]) == (0.9, 2)
+    assert (after["step_seconds_mean"], after["step_seconds_n"], after["semseg_miou_mean"]) == (0.2, 1, 11.0)
+    other_code = profile | {"code_id": "other"}
+    assert row_frame(suite.plan(), with_profiles([*suite.records, profile], [other_code])).iloc[0]["step_seconds_mean"] == 0.9
