@@ -1,4 +1,4 @@
-# Two commands: `make demo` installs everything and runs the demo; `make test` runs lint and all tests, and installs where that is missing.
+# Two commands: `make demo` installs everything and runs the demo; `make test` runs lint and all tests; each installs what is missing.
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
@@ -8,6 +8,7 @@ demo: $(INSTALLED)
 	.venv/bin/python run_suite.py run demo
 
 test: $(INSTALLED)
+	.ci/packages
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python -m pytest

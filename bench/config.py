@@ -72,15 +72,24 @@ class DataConfig:
         fingerprint: Identity of a directory; None for synthetic data, which its configuration identifies.
         synthetic: What to render.
         held_out: What to keep of the training split; None trains on all of it.
+        longest_side: Larger images are reduced to so many pixels on their longer side when the cache is prepared, and resampled from there;
+            None keeps every image as it is, so that a sample is resampled once. Smaller caches for a little sharpness.
+        squared: Bring all to `longest_side` x `longest_side` instead, without keeping the aspect ratio.
     """
 
     source: str = "synthetic"
     fingerprint: str | None = None
     synthetic: SyntheticConfig | None = None
     held_out: HeldOutConfig | None = field(default=None, metadata=LATER)
+    longest_side: int | None = field(default=None, metadata=LATER)
+    squared: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         require("data.source", self.source, SOURCES)
+        if self.longest_side is not None and self.longest_side < 16:
+            raise ConfigError(f"data.longest_side must be at least 16 pixels, got {self.longest_side}")
+        if self.squared and self.longest_side is None:
+            raise ConfigError("data.squared needs data.longest_side, the side of the square")
         if (self.source == "synthetic") != (self.synthetic is not None):
             raise ConfigError("data.synthetic must be given for source 'synthetic' and for no other")
 

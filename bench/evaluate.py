@@ -7,14 +7,15 @@ from typing import Any
 import torch
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
-from bench.data.loader import build_loader
+from bench.data.feed import Feed
+from bench.data.feed_modes import EVALUATION_BATCH
 from bench.data.pascal_context import fingerprint
 from bench.data.roots import open_split
+from bench.data.store import FileStore
 from bench.model.backbone import WeightsError
 from bench.model.multitask import MultiTaskModel, build_model
 from bench.model.release import read_released
 from bench.training.loop import evaluate
-from bench.trial import EVALUATION_BATCH
 from methods import METHODS
 
 
@@ -43,7 +44,8 @@ def load_released(weights: Path, *, backbone: str, image_size: int, **dials: Any
         recipe=RecipeConfig(image_size=image_size),
     )
     model = build_model(trial)
-    expected, found = model.state_dict(), released.state
+    expected = model.state_dict()
+    found = {name if name in expected else wrapped(name, expected): value for name, value in released.state.items()}
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
     missing, surplus = sorted(set(expected) - set(found) - counters), sorted(set(found) - set(expected))
     wrong = [
@@ -54,10 +56,18 @@ def load_released(weights: Path, *, backbone: str, image_size: int, **dials: Any
     if missing or surplus or wrong:
         raise WeightsError(
             f"{weights} does not fit {released.method} on {backbone} at {image_size} px: {len(missing)} missing {missing[:5]}; "
-            f"{len(surplus)} surplus {surplus[:5]}; {len(wrong)} of another shape {wrong[:5]}. Check --backbone and --img-size"
+            f"{len(surplus)} surplus {surplus[:5]}; {len(wrong)} of another shape {wrong[:5]}. Check --backbone and "
+            "--img-size; trained scales (TRAINABLE_SCALE_SHARED) are not read"
         )
     model.load_state_dict(found, strict=False)
     return model
+
+
+def wrapped(name: str, expected: dict[str, torch.Tensor]) -> str:
+    """Return the name of a layer without pairs of its own that hands on streams here, where the release leaves it plain; else the name."""
+    owner, _, leaf = name.rpartition(".")
+    inner = f"{owner}.linear.{leaf}"
+    return inner if inner in expected else name
 
 
 def evaluate_released(weights: Path, data_root: Path, *, backbone: str, image_size: int, workers: int = 0, **dials: Any) -> dict[str, Any]:
@@ -68,13 +78,13 @@ def evaluate_released(weights: Path, data_root: Path, *, backbone: str, image_si
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_released(weights, backbone=backbone, image_size=image_size, **dials).to(device)
-    val = open_split(data_root, "val", model.tasks)
-    loader = build_loader(val, EVALUATION_BATCH, train=False, image_size=image_size, workers=workers, device=device)
-    metrics, _ = evaluate(model, loader, device)
+    val = FileStore(open_split(data_root, "val", model.tasks))
+    feed = Feed(val, EVALUATION_BATCH, image_size=image_size, mode="files", workers=workers, device=device)
+    metrics, _ = evaluate(model, feed(), device)
     return {
         "metrics": metrics,
         "method": read_released(weights).method,
         "tasks": list(model.tasks),
-        "n_val": len(val),
+        "n_val": len(val.ids),
         "fingerprint": fingerprint(data_root),
     }

@@ -1,15 +1,14 @@
 """From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run` and `plan` do."""
 
-import contextlib
 import fnmatch
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from rich.console import Console
 
@@ -19,15 +18,20 @@ from bench.data.layout import LAYOUTS, fingerprint, layout_of, read_split
 from bench.data.roots import ensure_synthetic, open_split
 from bench.ledger import ledger
 from bench.model.backbone import WeightsError, build_backbone
-from bench.plan import estimate_trial_seconds, missing, write_plan
-from bench.progress import Board
+from bench.plan import estimate_trial_seconds, missing, missing_profiles, write_plan
+from bench.prepare import prepare_trials
+from bench.profile import profile_id
 from bench.record import read_record
 from bench.suites import Suite
-from bench.sweep import run_ray, run_serial
+from bench.sweep.jobs import Limits
+from bench.sweep.lock import only_launch
+from bench.sweep.place import Plan, Slots, place
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
-GPU_WORKERS = 4
+GPU_WORKERS = 2
+CACHE_FOLDER = "cache"
+"""Prepared caches lie in this folder of the results unless `--cache-dir` says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,71 +65,67 @@ def launch_suite(
     weights_file: Path | None,
     only: str | None,
     executor: str,
-    address: str | None,
-    gpus_per_trial: float | None,
-    cpus_per_trial: int | None,
+    slots: Slots,
+    limits: Limits,
+    profiles: bool,
+    cache_dir: Path | None,
     workers: int | None,
     rerun: frozenset[str],
     trackers: tuple[str, ...],
     command: str,
     verbose: bool,
     quiet: bool,
+    accuracy: bool = True,
 ) -> LaunchStatus:
-    """Run what is missing of a suite. Arguments as on the command line.
+    """Run what is missing of a suite. Arguments as on the command line; without `accuracy` only the profiles.
 
     Returns:
         How many trials have a good record now; with `only`, of those chosen.
     """
     if rerun - set(RERUN):
         raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
-    if executor == "serial" and (address or gpus_per_trial is not None or cpus_per_trial is not None):
-        raise ConfigError("--address, --gpus-per-trial and --cpus-per-trial are for --executor ray; leave them out with serial")
+    if executor == "serial" and slots != Slots():
+        raise ConfigError(
+            "--address, --gpus-per-trial, --cpus-per-trial and --leave-out-broken-nodes are for --executor ray; leave them out with serial"
+        )
     console, suite_dir = Console(stderr=True, quiet=quiet), (results / suite.name).resolve()
     chosen = chosen_trials(suite, only)
     prepare_data(chosen, suite_dir.parent, data_root, console)
-    suite_dir.mkdir(parents=True, exist_ok=True)
-    with only_launch(suite_dir):
-        to_do = missing(chosen, suite_dir, rerun=rerun, code_id=provenance.code_id())
-        prepare_weights(to_do, weights_file)
+    with only_launch(suite_dir) as launch_id:
+        rules = {"rerun": rerun, "code_id": provenance.code_id(), "set_aside": partial(console.print, style="yellow", markup=False)}
+        to_do = missing(chosen, suite_dir, **rules) if accuracy else []
+        to_profile = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
+        prepare_weights(to_do or to_profile, weights_file)
         write_plan(suite, suite_dir, command)
+        cache_dir = (cache_dir or suite_dir.parent / CACHE_FOLDER).resolve()
+        prepare_trials(to_do or to_profile, cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
-        console.print(f"{suite.name}: {len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run", highlight=False)
+        counts = (
+            f"{len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
+        )
+        console.print(f"{suite.name}: {counts}", highlight=False)
         launch = Launch(
             suite=suite.name,
             suite_dir=suite_dir,
             data_root=None if data_root is None else data_root.resolve(),
             weights_file=None if weights_file is None else weights_file.resolve(),
+            cache_dir=cache_dir,
             loader_workers=default_workers() if workers is None else workers,
             trackers=trackers,
             executor=executor,
-            gpus_per_trial=gpus_per_trial,
             command=command,
+            id=launch_id,
+            git=provenance.git_state(),
         )
-        if to_do:
-            with Board(len(to_do), sum(trial.recipe.epochs for trial in to_do), quiet=quiet) as board:
-                if executor == "serial":
-                    run_serial(to_do, launch, board)
-                else:
-                    run_ray(to_do, launch, board, address=address, cpus_per_trial=cpus_per_trial)
-    return summarize(chosen, suite_dir, verbose=verbose)
-
-
-@contextlib.contextmanager
-def only_launch(suite_dir: Path) -> Iterator[None]:
-    """Hold the suite's directory: two launches at once would run the same trials.
-
-    Raises:
-        ConfigError: Another launch holds it.
-    """
-    try:
-        with filelock.FileLock(suite_dir / ".lock", timeout=0):
-            yield
-    except filelock.Timeout:
-        raise ConfigError(f"another launch is running in {suite_dir}; wait for it, or give another --results") from None
+        if to_do or to_profile:
+            place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
+    if not accuracy:
+        return summarize({profile_id(trial) for trial in chosen}, suite_dir / "profiles", verbose=verbose)
+    return summarize([trial.run_id for trial in chosen], suite_dir / "records", verbose=verbose)
 
 
 def default_workers() -> int:
-    """Return the number of loader processes a trial: up to four on a GPU, as far as the cores suffice for every GPU; else 0."""
+    """Return the number of threads that prepare a trial's batches: up to two on a GPU, as far as the cores suffice; else 0."""
     gpus = torch.cuda.device_count()
     return 0 if gpus == 0 else max(0, min(GPU_WORKERS, (os.cpu_count() or 1) // gpus - 1))
 
@@ -177,24 +177,25 @@ def chosen_trials(suite: Suite, only: str | None) -> list[TrialConfig]:
 def clear_leftovers(recorded: list[TrialConfig], suite_dir: Path) -> None:
     """Remove what a trial leaves that was killed between its record and its end."""
     for trial in recorded:
-        for suffix in (".pt", ".attempts"):
+        for suffix in (".pt", ".attempts", ".lock"):
             (suite_dir / "checkpoints" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
 
 
-def summarize(trials: list[TrialConfig], suite_dir: Path, *, verbose: bool) -> LaunchStatus:
-    """Count good records and name the trials without one, also when all else is quiet; `verbose` gives the whole reason."""
-    console, ok, present = Console(stderr=True), 0, provenance.code_id()
-    for trial in trials:
-        path = suite_dir / "records" / f"{trial.run_id}.json"
-        record = read_record(path) if path.exists() else {"status": "missing", "reason": "no record; see ray.log", "code_id": present}
+def summarize(run_ids: Iterable[str], directory: Path, *, verbose: bool) -> LaunchStatus:
+    """Count good records and name those without one, also when all else is quiet; `verbose` gives the whole reason."""
+    console, ok, present, run_ids = Console(stderr=True), 0, provenance.code_id(), list(run_ids)
+    for run_id in run_ids:
+        path = directory / f"{run_id}.json"
+        missing_one = {"status": "missing", "reason": "no record; run the same command again", "code_id": present}
+        record = read_record(path) if path.exists() else missing_one
         ok += record["status"] == "ok"
         if record["status"] != "ok":
             reason = record["reason"] if verbose else record["reason"].partition("\n")[0]
-            console.print(f"{trial.run_id}: {record['status']}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{run_id}: {record['status']}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
         elif record["code_id"] != present:
-            message = f"{trial.run_id}: made by other code; `--rerun stale` makes it again"
+            message = f"{run_id}: made by other code; `--rerun stale` makes it again"
             console.print(message, style="yellow", highlight=False, soft_wrap=True)
-    return LaunchStatus(ok=ok, trials=len(trials))
+    return LaunchStatus(ok=ok, trials=len(run_ids))
 
 
 def plan_rows(suite: Suite, suite_dir: Path, *, data_root: Path | None) -> list[dict[str, Any]]:

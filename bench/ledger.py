@@ -19,6 +19,8 @@ from bench.suites import Row, Suite
 PUBLISHED_COUNTS = Path(__file__).parent.parent / "results" / "published_counts.csv"
 PUBLISHED_BACKBONE = "swin_tiny_patch4_window7_224"
 PROBE_IMAGE_SIZE = 64
+CANCELLED = 1e-11
+"""A gradient this small beside its tensor's largest one, in float64, is rounding."""
 
 
 @cache
@@ -47,8 +49,9 @@ def ledger_rows(suite: Suite) -> list[dict[str, Any]]:
 
     Returns:
         Per row: trainable parameters by group, in all, with and without decoders; `closed_form`, the same total from the methods' and
-        decoders' formulae; `dead`, how many of them train and never get a gradient, and `dead_names`; on the published backbone, what was
-        `published` under the row's label, of which `published_decoders`, how precisely it was printed and what it includes;
+        decoders' formulae; `dead`, how many of them train and never get a gradient, and `dead_names`; on the published backbone, what the
+        tables print (`printed_millions`), the `published` count behind it, of the released code where there is one, of which
+        `published_decoders`, how precisely it was printed and what it includes;
         `difference_with_decoders`, ours minus published, and `difference`, the same without either's decoders; `refused`, why the method
         does not work on this backbone, with nulls in all counts, or null.
     """
@@ -102,10 +105,11 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
     """Find the parameters that are trainable and get no gradient from a loss in which every output counts.
 
     Looks at a small image, because the size does not decide which parameters are read. Every trainable parameter is moved away from its
-    start first, so that zeros there hide none.
+    start first, so that zeros there hide none. A tensor is dead where its gradient is none or zero. So are entries of a vector whose
+    gradient cancels to the rounding of float64, as that of a key's bias does: softmax does not feel what is added to all scores of a query.
 
     Returns:
-        Dotted name within the model, and size.
+        Dotted name within the model, and how many entries are dead.
     """
     threads, small = (
         torch.get_num_threads(),
@@ -113,27 +117,39 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
     )
     torch.set_num_threads(1)  # the work is too small for more
     with torch.random.fork_rng(devices=[]):
-        model = build_model(small, backbone=_untrained(small, "cpu")).eval()
+        model = build_model(small, backbone=_untrained(small, "cpu")).double().eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(torch.empty_like(parameter).uniform_(-0.02, 0.02))
-        outputs = model(torch.randn(1, 3, PROBE_IMAGE_SIZE, PROBE_IMAGE_SIZE))
+        outputs = model(torch.randn(1, 3, PROBE_IMAGE_SIZE, PROBE_IMAGE_SIZE, dtype=torch.float64))
         sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()
     torch.set_num_threads(threads)
-    unread = {n: p for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
-    return {name: parameter.numel() for name, parameter in unread.items()}
+    found = {name: _dead_entries(p) for name, p in model.named_parameters() if p.requires_grad}
+    return {name: entries for name, entries in found.items() if entries}
+
+
+def _dead_entries(parameter: torch.nn.Parameter) -> int:
+    """Count entries without gradient: all, or those of a vector that cancelled. Zeros alone in a vector are a ReLU's on this one input."""
+    if parameter.grad is None or not parameter.grad.any():
+        return parameter.numel()
+    if parameter.ndim != 1:
+        return 0
+    size = parameter.grad.abs()
+    cancelled = size < CANCELLED * size.max()
+    return int(cancelled.sum()) if (cancelled & (size > 0)).any() else 0
 
 
 def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
     """Compare, on the published backbone, without decoders, because tables of other papers count other decoders."""
     of_published = row.trials[0].backbone.name.startswith(PUBLISHED_BACKBONE)
     if row.label not in published.index or not of_published:
-        numbers = ("published", "published_decoders", "precision", "difference_with_decoders", "difference")
+        numbers = ("printed_millions", "published", "published_decoders", "precision", "difference_with_decoders", "difference")
         return dict.fromkeys((*numbers, "published_includes", "evidence", "note"))
     entry = published.loc[row.label]
     with_decoders, ours = (sum(ledger(trial)[key] for trial in _models(row)) for key in ("trainable", "trainable_without_decoders"))
     return {
+        "printed_millions": float(entry["printed_millions"]) if entry["printed_millions"] else None,
         "published": int(entry["count"]),
         "published_decoders": int(entry["decoders"]),
         "precision": int(entry["precision"]),

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 
 from bench.config import TrialConfig, steps_per_epoch
 from bench.model.multitask import build_model
-from bench.record import SCHEMA_VERSION, read_record, write_atomically
+from bench.profile import profile_id
+from bench.record import SCHEMA_VERSION, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite
 from bench.training.loop import train_step
 from bench.training.optim import build_optimizer
@@ -56,7 +58,12 @@ def plan_row(row: Row) -> dict[str, Any]:
 
 
 def missing(
-    trials: list[TrialConfig], suite_dir: Path, *, rerun: frozenset[str] = frozenset(), code_id: str | None = None
+    trials: list[TrialConfig],
+    suite_dir: Path,
+    *,
+    rerun: frozenset[str] = frozenset(),
+    code_id: str | None = None,
+    set_aside: Callable[[str], None] | None = None,
 ) -> list[TrialConfig]:
     """Return the trials that have no record, and those whose record is to be made again.
 
@@ -65,21 +72,49 @@ def missing(
         suite_dir: Directory of the suite's results.
         rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`).
         code_id: The present code.
+        set_aside: Given by a launch, which relies on the records: a damaged one is moved away, told by this, and counts as missing.
 
     Raises:
-        bench.record.RecordError: A record is damaged.
+        bench.record.RecordError: A record is damaged, and `set_aside` is not given; or it is of a newer schema.
     """
+    return [trial for trial in trials if to_do(suite_dir / "records" / f"{trial.run_id}.json", rerun, code_id, set_aside)]
 
-    def to_do(trial: TrialConfig) -> bool:
-        path = suite_dir / "records" / f"{trial.run_id}.json"
-        if not path.exists():
+
+def missing_profiles(
+    trials: list[TrialConfig], suite_dir: Path, *, rerun: frozenset[str], code_id: str, set_aside: Callable[[str], None]
+) -> list[TrialConfig]:
+    """Return one trial for every profile that these trials lack; arguments as of `missing`."""
+    first = {profile_id(trial): trial for trial in sorted(trials, key=lambda trial: -trial.seed)}
+    wanted = {run_id: first[run_id] for run_id in dict.fromkeys(map(profile_id, trials))}
+    return [trial for run_id, trial in wanted.items() if to_do(suite_dir / "profiles" / f"{run_id}.json", rerun, code_id, set_aside)]
+
+
+def to_do(path: Path, rerun: frozenset[str], code_id: str | None, set_aside: Callable[[str], None] | None) -> bool:
+    """Whether a record is missing, or to be made again; arguments as of `missing`."""
+    if not path.exists():
+        return True
+    if set_aside is not None:
+        record, problem = read_trusted(path)
+        if record is None:
+            set_aside(str(problem))
             return True
-        if not rerun:
-            return False
+    elif not rerun:
+        return False
+    else:
         record = read_record(path)
-        return ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
+    return ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
 
-    return [trial for trial in trials if to_do(trial)]
+
+def profiled_seconds(trials: list[TrialConfig], suite_dir: Path) -> dict[str, float]:
+    """Estimate from the profiles the seconds that trials train: per run id, those without a profile left out."""
+    profiles = {path.stem: read_record(path) for path in (suite_dir / "profiles").glob("*.json")}
+    seconds = {}
+    for trial in trials:
+        profile = profiles.get(profile_id(trial))
+        if profile is not None and profile["status"] == "ok" and profile["cost"]["step_seconds"]["median"]:
+            steps = steps_per_epoch(profile["data"]["n_train"], trial.recipe.batch_size)
+            seconds[trial.run_id] = trial.recipe.epochs * steps * profile["cost"]["step_seconds"]["median"]
+    return seconds
 
 
 def estimate_trial_seconds(trial: TrialConfig, n_train: int) -> float:

@@ -1,36 +1,75 @@
-"""Progress of a sweep: trials done, running and left, the current loss, the time left. A live display on a terminal, else plain lines."""
+"""Progress of a sweep, row by row: trials done and running, epoch, loss, images a second, time left, failures. A table that is drawn again
+and again on a terminal, else one plain line an event."""
 
+import math
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+REDRAWS_PER_SECOND = 4
+
+
+@dataclass
+class RowProgress:
+    """What is known of one row.
+
+    Attributes:
+        trials, done, failed: Numbers of trials; the failed ones are done.
+        running: Per run id the last finished epoch.
+        epochs, epochs_done: Sum over the row's trials.
+        seconds, seconds_epochs: Seconds of the epochs that were seen, and how many they are.
+        loss, images_per_second: The latest.
+    """
+
+    trials: int = 0
+    done: int = 0
+    failed: int = 0
+    running: dict[str, int] = field(default_factory=dict)
+    epochs: int = 0
+    epochs_done: int = 0
+    seconds: float = 0.0
+    seconds_epochs: int = 0
+    loss: float | None = None
+    images_per_second: float | None = None
+
+    def seconds_left(self, otherwise: float | None) -> float | None:
+        """Return the slot seconds that its epochs will take, by its own epochs or else `otherwise` seconds each."""
+        each = self.seconds / self.seconds_epochs if self.seconds_epochs else otherwise
+        left = max(self.epochs - self.epochs_done, 0)
+        return 0.0 if left == 0 else None if each is None else left * each
 
 
 class Board:
-    """Shows a sweep. `with Board(total, epochs) as board:` then `started`, `epoch`, `finished` as the trials report.
+    """Shows a sweep. `with Board(trials) as board:` then `started`, `epoch`, `finished` as the trials report.
 
     Args:
-        trials: Number of trials to run.
-        epochs: Sum of their epochs, the unit of the time left.
+        trials: Per run id the label of its row and its epochs, in the order of the rows.
         quiet: Show nothing.
+        console: Where to; standard error by default.
     """
 
-    def __init__(self, trials: int, epochs: int, quiet: bool = False) -> None:
-        self.trials, self.epochs = trials, epochs
-        self.done, self.failed, self.epochs_done = 0, 0, 0
-        self.running: dict[str, int] = {}
-        self.line = ""
-        self.console = Console(stderr=True, quiet=quiet)
-        self.live = None
+    def __init__(self, trials: Mapping[str, tuple[str, int]], quiet: bool = False, console: Console | None = None) -> None:
+        self.trials = dict(trials)
+        self.rows: dict[str, RowProgress] = {}
+        for label, epochs in self.trials.values():
+            row = self.rows.setdefault(label, RowProgress())
+            row.trials += 1
+            row.epochs += epochs
+        self.console = console or Console(stderr=True, quiet=quiet)
+        self.live: Live | None = None
+        self.line, self.most_running, self.begun = "", 1, time.monotonic()
 
     def __enter__(self) -> "Board":
         self.begun = time.monotonic()
         if self.console.is_terminal and not self.console.quiet:
-            columns = (BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn())
-            self.live = Progress(*columns, console=self.console)
-            self.task = self.live.add_task(self.text(), total=self.epochs)
+            self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=REDRAWS_PER_SECOND, transient=False)
             self.live.start()
         return self
 
@@ -38,44 +77,89 @@ class Board:
         if self.live is not None:
             self.live.stop()
 
+    def row(self, run_id: str) -> RowProgress:
+        """Return the row of a trial."""
+        return self.rows[self.trials[run_id][0]]
+
     def started(self, run_id: str) -> None:
         """A trial has begun."""
-        self.running.setdefault(run_id, 0)
-        self.refresh(None)
+        self.row(run_id).running.setdefault(run_id, 0)
+        self.most_running = max(self.most_running, sum(len(row.running) for row in self.rows.values()))
 
-    def epoch(self, run_id: str, epochs: int, line: dict[str, Any]) -> None:
-        """A trial of `epochs` epochs has finished one; `line` has `epoch` (1 first) and `loss`."""
-        self.epochs_done += line["epoch"] - self.running.get(run_id, 0)
-        self.running[run_id] = line["epoch"]
+    def epoch(self, run_id: str, line: Mapping[str, Any]) -> None:
+        """A trial has finished an epoch; `line` has `epoch` (1 first) and `loss`, and may have `seconds` and `images_per_second`."""
+        self.started(run_id)
+        row, epochs = self.row(run_id), self.trials[run_id][1]
+        row.epochs_done += line["epoch"] - row.running[run_id]
+        row.running[run_id] = line["epoch"]
+        row.loss, row.images_per_second = line["loss"], line.get("images_per_second", row.images_per_second)
+        if line.get("seconds"):
+            row.seconds, row.seconds_epochs = row.seconds + line["seconds"], row.seconds_epochs + 1
         self.line = f"{run_id} epoch {line['epoch']}/{epochs} loss {line['loss']:.3f}"
-        self.refresh(None)
 
-    def finished(self, run_id: str, epochs: int, status: str) -> None:
+    def finished(self, run_id: str, status: str) -> None:
         """A trial has a record, or has died without one."""
-        self.epochs_done += epochs - self.running.pop(run_id, 0)
-        self.done += 1
-        self.failed += status != "ok"
-        self.refresh(f"{run_id}: {status}")
+        row = self.row(run_id)
+        row.epochs_done += self.trials[run_id][1] - row.running.pop(run_id, 0)
+        row.done += 1
+        row.failed += status != "ok"
+        self.say(f"{run_id}: {status}" if self.live is not None and status != "ok" else f"{run_id}: {status} · {self.text()}", status)
+
+    def say(self, event: str, status: str = "") -> None:
+        """Print a line; above the table on a terminal, where trials that end well need none."""
+        if self.live is None or status != "ok":
+            self.console.print(event, highlight=False, soft_wrap=True, markup=False)
 
     def text(self) -> str:
         """Return the one-line summary."""
-        left = self.trials - self.done - len(self.running)
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.done} done{failed}, {len(self.running)} running, {left} left · {self.time_left()} · {self.line}"
+        done, failed, running = (
+            sum(counts) for counts in zip(*((r.done, r.failed, len(r.running)) for r in self.rows.values()), strict=True)
+        )
+        left = len(self.trials) - done - running
+        failures = f", {failed} failed" if failed else ""
+        return f"{done} done{failures}, {running} running, {left} left · {self.time_left()} · {self.line}"
 
     def time_left(self) -> str:
-        """Return the time left, from the rate of epochs so far."""
-        if not self.epochs_done:
-            return "time left unknown"
-        seconds = (time.monotonic() - self.begun) / self.epochs_done * max(self.epochs - self.epochs_done, 0)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
+        """Return the time left, from the seconds of the epochs so far and the largest number of trials that ran at once."""
+        epochs = sum(row.seconds_epochs for row in self.rows.values())
+        mean = sum(row.seconds for row in self.rows.values()) / epochs if epochs else None
+        lefts = [row.seconds_left(mean) for row in self.rows.values()]
+        return "time left unknown" if None in lefts else f"{clock(sum(lefts) / self.most_running)} left"
 
-    def refresh(self, event: str | None) -> None:
-        """Redraw; without a terminal print a line an event."""
-        if self.live is not None:
-            self.live.update(self.task, description=self.text(), completed=self.epochs_done)
-        elif event is not None:
-            self.console.print(f"{event} · {self.text()}", highlight=False, soft_wrap=True)
+    def render(self) -> Group:
+        """Return the table of the terminal: running rows first, as many as fit, and the summary."""
+        table = Table(box=None, pad_edge=False)
+        table.add_column("row", no_wrap=True, overflow="ellipsis")
+        for title in ("done", "running", "epoch", "loss", "images/s", "left", "failed"):
+            table.add_column(title, justify="right", no_wrap=True)
+        rows = sorted(self.rows.items(), key=lambda item: (not item[1].running, item[1].done == item[1].trials, not item[1].failed))
+        fitting = max(1, self.console.size.height - 5)
+        for label, row in rows[:fitting]:
+            table.add_row(*cells(label, row), style="red" if row.failed else "dim" if row.done == row.trials else None)
+        more = [Text(f"and {len(rows) - fitting} more rows", style="dim")] if len(rows) > fitting else []
+        return Group(table, *more, Text(f"{self.text()} · {clock(time.monotonic() - self.begun)} gone", no_wrap=True, overflow="ellipsis"))
+
+
+def cells(label: str, row: RowProgress) -> list[str]:
+    """Return a row of the terminal's table."""
+    seconds = row.seconds_left(None)
+    return [
+        label,
+        f"{row.done}/{row.trials}",
+        str(len(row.running) or ""),
+        f"{row.epochs_done}/{row.epochs}",
+        "" if row.loss is None else f"{row.loss:.3f}",
+        "" if row.images_per_second is None else f"{row.images_per_second:.1f}",
+        "" if seconds is None else clock(seconds),
+        str(row.failed or ""),
+    ]
+
+
+def clock(seconds: float) -> str:
+    """Return hours, minutes and seconds."""
+    whole = math.ceil(seconds)
+    minutes = f"{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return f"{whole // 3600}:{minutes}" if whole >= 3600 else minutes.removeprefix("0")
 
 
 CURRENT: Board | None = None

@@ -29,12 +29,17 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "
 @cache
 def code_id() -> str:
     """Return a hash of all code, tables and weights in the repository that can change a result; comments and docstrings do not count."""
-    paths = [REPOSITORY / source for source in RESULT_SOURCES]
+    return hash_sources(RESULT_SOURCES)
+
+
+def hash_sources(sources: tuple[str, ...]) -> str:
+    """Hash files, and all code, tables and weights in folders, of the repository; comments and docstrings of Python do not count."""
+    paths = [REPOSITORY / source for source in sources]
     files = [
         file
         for path in paths
         for file in ([path] if path.is_file() else path.rglob("*"))
-        if file.suffix in (".py", ".json", ".safetensors")
+        if file.suffix in (".py", ".c", ".json", ".safetensors")
     ]
     hasher = hashlib.sha256()
     for file in sorted(files):

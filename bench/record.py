@@ -8,8 +8,7 @@ all, and the JSON, which says "done", is written after the arrays it names. `res
 import io
 import json
 import math
-import os
-import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,10 +16,16 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import SuiteError
+from bench.migration import SCHEMA_VERSION, migrate
+from bench.storage import StorageError, plain_name, set_aside, write_atomically
 from bench.tasks import TASKS
 
-SCHEMA_VERSION = 1
-STATUSES = ("ok", "failed", "oom", "diverged", "invalid")
+__all__ = ["SCHEMA_VERSION", "RecordError", "StorageError", "load_records", "read_plan", "read_record", "read_trusted"]
+__all__ += ["to_frame", "validate_record", "write_atomically", "write_record"]
+
+
+STATUSES = ("ok", "failed", "oom", "diverged", "invalid", "timeout", "killed")
+KINDS = ("accuracy", "profile")
 
 _NONE = (type(None),)
 _TEXT, _INTEGER, _NUMBER, _MAPPING, _LIST = (str,), (int,), (int, float), (dict,), (list,)
@@ -95,28 +100,6 @@ class RecordError(SuiteError):
     """A record or plan breaks the schema or cannot be read; the message names the file, the field and the remedy."""
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, meets the old file or the new one, never a part.
-
-    Args:
-        path: Where the file goes; its directory is made.
-        content: Text (written as UTF-8) or bytes.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def write_record(directory: Path, record: Mapping, per_image: Mapping[str, np.ndarray] | None = None) -> Path:
     """Write one trial's record, per-image arrays first, so that a JSON file always has the arrays that it names.
 
@@ -151,11 +134,41 @@ def read_record(path: Path) -> dict:
         RecordError: Where the file is cut short, is no JSON, has a foreign name or breaks the schema: remove it and run the suite again.
     """
     path = Path(path)
-    record = _read_json(path, remedy="Remove the file and run the suite again: only this trial runs.")
+    record = migrate(_read_json(path, remedy="Remove the file and run the suite again: only this trial runs."))
     validate_record(record, source=str(path))
     if path.stem != record["run_id"]:
         raise RecordError(f"{path}: holds the record of run {record['run_id']!r}. Rename the file to {record['run_id']}.json or remove it.")
     return record
+
+
+def read_trusted(path: Path) -> tuple[dict | None, str | None]:
+    """Read a record that a launch is about to rely on, and look at the arrays that it names; what is damaged is set aside, by name.
+
+    Returns:
+        The record, or None; and what was wrong where the file, or its arrays, had to be set aside.
+
+    Raises:
+        RecordError: The record is of a newer schema: nothing is done to it.
+    """
+    try:
+        record = read_record(path)
+        if record["per_image"] is not None and not zipfile.is_zipfile(path.parent / record["per_image"]):
+            raise RecordError(f"{path.parent / record['per_image']}: missing or cut short")
+    except RecordError as error:
+        if isinstance(version := _version_of(path), int) and version > SCHEMA_VERSION:
+            raise
+        places = [set_aside(file) for file in (path.with_suffix(".npz"), path) if file.exists()]  # the JSON, which says "done", last
+        return None, f"{error} It is set aside as {places[-1]}; its trial runs again."
+    return record, None
+
+
+def _version_of(path: Path) -> object:
+    """Return the schema version that a file claims, None where it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content.get("schema_version") if isinstance(content, dict) else None
+    except ValueError:
+        return None
 
 
 def load_records(directory: Path) -> list[dict]:
@@ -177,7 +190,7 @@ def read_plan(path: Path) -> dict:
     if not path.exists():
         raise RecordError(f"{path}: no plan. Launch the suite with `run_suite.py run`, or name a results directory that holds one.")
     remedy = "Launch the suite again: it writes the plan anew and keeps the records."
-    plan = _read_json(path, remedy=remedy)
+    plan = migrate(_read_json(path, remedy=remedy))
     for field, types in (("schema_version", int), ("suite", str), ("title", str), ("rows", list), ("reference_cell_id", str | None)):
         if not isinstance(plan, dict) or not isinstance(plan.get(field), types):
             raise RecordError(f"{path}: the plan's {field!r} is missing or of a wrong type. {remedy}")
@@ -187,6 +200,8 @@ def read_plan(path: Path) -> dict:
         absent = {"cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"} - set(row)
         if absent:
             raise RecordError(f"{path}: a row lacks {', '.join(sorted(absent))}. {remedy}")
+        for run_id in row["run_ids"]:
+            plain_name(run_id, f"{path}: run id")
     return plan
 
 
@@ -230,6 +245,10 @@ def validate_record(record: object, *, source: str) -> None:
     _check_types(record, _FIELDS, source)
     if Path(record["run_id"]).name != record["run_id"]:
         raise RecordError(f"{source}: run_id {record['run_id']!r} is no plain file name.")
+    if record["per_image"] not in (None, f"{record['run_id']}.npz"):
+        raise RecordError(f"{source}: per_image is {record['per_image']!r}, allowed: null or {record['run_id']}.npz.")
+    if record.get("kind", "accuracy") not in KINDS:
+        raise RecordError(f"{source}: kind {record['kind']!r} is unknown; allowed: {', '.join(KINDS)}.")
     if record["status"] not in STATUSES:
         raise RecordError(f"{source}: status {record['status']!r} is unknown; allowed: {', '.join(STATUSES)}.")
     unknown = [task for task in record["tasks"] if task not in TASKS]
@@ -256,9 +275,10 @@ def _check_types(record: dict, fields: Mapping[str, tuple[type, ...]], source: s
 
 
 def _check_measurements(record: dict, source: str) -> None:
-    """Check what only a finished trial has: each task's headline metric, and sums that must add up."""
-    _check_types(record, _MEASURED_FIELDS, source)
-    for task in record["tasks"]:
+    """Check what only a finished trial has: each task's headline metric, unless it is a profile, and sums that must add up."""
+    profile = record.get("kind") == "profile"
+    _check_types(record, {path: types for path, types in _MEASURED_FIELDS.items() if not (profile and path == "metrics")}, source)
+    for task in () if profile else record["tasks"]:
         if TASKS[task].metric not in (record["metrics"].get(task) or {}):
             raise RecordError(f"{source}: metrics.{task} lacks {TASKS[task].metric!r}, the headline metric of {task}.")
     params, memory = record["params"], record["cost"]["step_memory_bytes"]

@@ -1,9 +1,14 @@
-"""What is on disk of a suite, row by row. No torch."""
+"""What is on disk of a suite: row by row, the time that its slots spent, and the end of a trial's log. No torch."""
 
+import datetime
+from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.record import read_plan, read_record
+from bench.errors import SuiteError
+from bench.record import load_records, read_plan, read_record
+from bench.storage import plain_name
 
 
 def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
@@ -33,3 +38,49 @@ def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def overhead(suite_dir: Path) -> dict[str, Any]:
+    """Return what the slots of a suite's launches did with their time, profiles included; see `slot_shares`."""
+    return slot_shares([*load_records(suite_dir / "records"), *load_records(suite_dir / "profiles")])
+
+
+def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what slots did with their time.
+
+    A slot runs one trial after the other; its time goes from the start of its first to the end of its last, so that what passes between two
+    trials counts. A trial that no slot is known of (older records) is a slot for itself.
+
+    Returns:
+        `slots`, `slot_seconds`, and the shares of it that were training, evaluation, and neither (`overhead_share`); `not_training_share`
+        is all but training. The shares are None where no time is known.
+    """
+    spans: dict[tuple, list[tuple[float, float]]] = {}
+    training = evaluation = 0.0
+    for record in records:
+        timing, launch = record["timing"], record.get("launch") or {}
+        if not timing.get("total_seconds"):
+            continue
+        start = datetime.datetime.fromisoformat(timing["trial_start"]).timestamp()
+        slot = (launch["id"], launch["slot"]) if launch.get("slot") else (record["run_id"],)
+        spans.setdefault(slot, []).append((start, start + timing["total_seconds"]))
+        training += timing.get("train_seconds") or 0.0
+        evaluation += timing.get("evaluate_seconds") or 0.0
+    seconds = sum(max(end for _, end in span) - min(start for start, _ in span) for span in spans.values())
+    shares = {"training_share": training, "evaluation_share": evaluation, "overhead_share": seconds - training - evaluation}
+    shares["not_training_share"] = seconds - training
+    return {"slots": len(spans), "slot_seconds": seconds} | {name: part / seconds if seconds else None for name, part in shares.items()}
+
+
+def log_tail(suite_dir: Path, run_id: str, lines: int) -> str:
+    """Return the last lines of a trial's log.
+
+    Raises:
+        SuiteError: There is no such log.
+    """
+    path = suite_dir / "logs" / f"{plain_name(run_id, 'run id')}.log"
+    if not path.exists():
+        known = sorted(file.stem for file in path.parent.glob("*.log"))
+        raise SuiteError(f"no log of {run_id!r} in {path.parent}; there are {', '.join(known) or 'none'}")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return "".join(deque(file, maxlen=lines)).rstrip("\n")

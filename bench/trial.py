@@ -1,12 +1,9 @@
 """One trial, from configuration to record: the story of the experiment."""
 
 import copy
-import datetime
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +11,18 @@ import torch
 
 from bench import provenance
 from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
+from bench.data.feed_modes import open_feeds, resident_bytes
 from bench.data.layout import fingerprint
-from bench.data.loader import build_loader
-from bench.data.roots import content_hash_of, data_root_of, open_split
-from bench.errors import SuiteError
+from bench.data.roots import content_hash_of, data_root_of
 from bench.measure import cost
 from bench.measure.panels import Panels
 from bench.model.multitask import build_model
-from bench.record import SCHEMA_VERSION, RecordError, read_record, write_record
+from bench.model.node_cache import copied, default_cache_dir
+from bench.outcome import conclude, iso
+from bench.record import SCHEMA_VERSION
 from bench.tracking import Tracking
-from bench.training.loop import DivergedError, evaluate, fit, forget_peaks, to_device, train_step
+from bench.training.loop import evaluate, fit, forget_peaks, train_step
 from bench.training.optim import build_optimizer
-
-EVALUATION_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +33,28 @@ class Launch:
         suite, suite_dir: The suite's name and the directory of its records and checkpoints.
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
-        loader_workers: Processes that load data; 0 loads in the trial's own.
+        cache_dir: Directory of the prepared caches; None decodes the files in every epoch.
+        loader_workers: Threads that prepare batches; 0 prepares them in the trial's own.
         trackers: What watches the trial, see `bench.tracking`.
         executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
         command: The command line, for the record.
+        id, slot: Of the launch, and of the supervisor that the trial runs under, for the record: a slot runs one trial after the other.
+        git: Commit and state of the checkout that the launch was made from; None looks here.
     """
 
     suite: str
     suite_dir: Path
     data_root: Path | None = None
     weights_file: Path | None = None
+    cache_dir: Path | None = None
     loader_workers: int = 0
     trackers: tuple[str, ...] = ()
     executor: str = "serial"
     gpus_per_trial: float | None = None
     command: str = ""
+    id: str = ""
+    slot: str | None = None
+    git: dict[str, Any] | None = None
 
 
 def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1, on_epoch: Callable[[dict], None] = print) -> dict:
@@ -66,54 +69,34 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
 
     Returns:
         The record.
+
+    Raises:
+        StorageError: The disk of the results does not take a checkpoint or the record; there is no record then.
     """
-    record = describe(config, launch, attempt) | {"timing": {"trial_start": iso(started), "imports_done": iso(time.time())}}
+    timing = {"trial_start": iso(started), "imports_done": iso(time.time())}
+    record = describe(config, launch, attempt) | {"timing": timing}
     checkpoint = launch.suite_dir / "checkpoints" / f"{config.run_id}.pt"
-    per_image = None
     tracking = Tracking(launch.trackers, suite=launch.suite, run_id=config.run_id, suite_dir=launch.suite_dir, config=config.to_dict())
 
     def watched(line: dict) -> None:
         tracking.epoch(line)
         on_epoch(line)
 
-    try:
-        measured, per_image = measure(config, launch, checkpoint, watched, record["timing"])
-        record |= {"status": "ok", "reason": None} | measured
-    except (DivergedError, FloatingPointError) as error:
-        record |= {"status": "diverged", "reason": str(error)}
-    except SuiteError as error:
-        record |= {"status": "invalid", "reason": f"{type(error).__name__}: {error}"}
-    except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
-        record |= {"status": "oom" if is_out_of_memory(error) else "failed"}
-        record |= {"reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
-    record["timing"] |= {"end": iso(time.time()), "total_seconds": time.time() - started}
-    try:
-        path = write_record(launch.suite_dir / "records", record, per_image)
-    except RecordError as error:  # measurements that do not add up are a defect to be seen, not a trial to be lost
-        unmeasured = describe(config, launch, attempt) | {"timing": record["timing"], "status": "failed", "reason": str(error)}
-        path = write_record(launch.suite_dir / "records", unmeasured, None)
+    record = conclude(
+        record,
+        lambda: measure(config, launch, checkpoint, watched, timing),
+        started=started,
+        directory=launch.suite_dir / "records",
+        log=launch.suite_dir / "logs" / f"{config.run_id}.log",
+    )
     checkpoint.unlink(missing_ok=True)
-    record = read_record(path)
     tracking.end(record)
     return record
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; on a CPU, and in cuBLAS, torch raises a plain RuntimeError then."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED", "out of memory")
-    )
-
-
 def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict) -> tuple[dict, dict]:
     """Train and evaluate; return the measured part of the record and the per-image sums. Fills `timing`."""
-    recipe, device = config.recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(recipe.threads)
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.backends.cudnn.allow_tf32 = False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step, and nothing here reads such memory
+    recipe, device = config.recipe, prepare_device(config.recipe)
     root = data_root_of(
         config.data.source,
         config.data.synthetic,
@@ -121,31 +104,45 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
         results=launch.suite_dir.parent,
         data_root=launch.data_root,
     )
-    opened = partial(open_split, root, tasks=config.tasks, held_out=config.data.held_out, store=launch.suite_dir.parent / "data")
-    train, val = opened("train"), opened("val")
-    steps = steps_per_epoch(len(train), recipe.batch_size)
-    feed = partial(build_loader, image_size=recipe.image_size, workers=launch.loader_workers, device=device)
-    augmented = partial(feed, train, recipe.batch_size, train=True, seed=config.seed, **augmentation(recipe))
-    model = build_model(config, weights_file=launch.weights_file).to(device)
+    feeds = open_feeds(
+        config,
+        root,
+        device=device,
+        draws=launch.suite_dir.parent / "data",
+        cache_dir=launch.cache_dir,
+        workers=launch.loader_workers,
+        share=launch.gpus_per_trial or 1.0,
+    )
+    train, val = feeds["train"], feeds["val"]
+    steps = steps_per_epoch(len(train.ids), recipe.batch_size)
+    model = build_model(config, weights_file=local_weights(config, launch)).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
-    memory = probe_memory(model, to_device(next(iter(augmented(epoch=0))), device), config)
+    memory = probe_memory(model, train.first(), config)
     forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
-    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train), "n_val": len(val)}
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train.ids), "n_val": len(val.ids)}
     identity = f"{provenance.code_id()} {data['fingerprint']}"
-    fitted = fit(
-        model, augmented, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=on_epoch
-    )
+
+    def report(line: dict) -> None:
+        on_epoch(line | {"images_per_second": steps * recipe.batch_size / line["seconds"]})
+
+    fitted = fit(model, train, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=report)
     timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
     evaluation_started = time.perf_counter()
     panels = Panels(val.ids)
-    metrics, per_image = evaluate(model, feed(val, EVALUATION_BATCH, train=False), device, panels)
+    metrics, per_image = evaluate(model, val(), device, panels)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
     pictures = panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
+    resident = sum(resident_bytes(feed) for feed in feeds.values()) if device.type == "cuda" else 0
+    data["feed"] = train.describe() | {
+        "evaluation_mode": val.mode,
+        "resident_bytes": resident,
+        "wait_share": fitted.wait_seconds / timing["train_seconds"],
+    }
     costs = inference | {
         "step_memory_bytes": memory,
-        "peak_allocated_bytes": fitted.peak_allocated_bytes,
-        "peak_reserved_bytes": fitted.peak_reserved_bytes,
+        "peak_allocated_bytes": without(resident, fitted.peak_allocated_bytes),
+        "peak_reserved_bytes": without(resident, fitted.peak_reserved_bytes),
         "batch_size": recipe.batch_size,
         "step_seconds": cost.summarize_seconds(fitted.step_seconds, warmup_steps=0),
         "images_per_second": recipe.epochs * steps * recipe.batch_size / timing["train_seconds"],
@@ -155,9 +152,27 @@ def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Cal
     return measured | {"panels": pictures}, per_image
 
 
-def augmentation(recipe: RecipeConfig) -> dict[str, Any]:
-    """Return the recipe's augmentation, as the loader takes it."""
-    return {"flip": recipe.flip, "rotation": recipe.rotation, "scale": recipe.scale}
+def prepare_device(recipe: RecipeConfig) -> torch.device:
+    """Set torch up as every trial has it, and return the device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step, and nothing here reads such memory
+    return device
+
+
+def local_weights(config: TrialConfig, launch: Launch) -> Path | None:
+    """Return the weights file; on Ray as this node's own copy, which the first trial of a node makes and the others share."""
+    if launch.weights_file is None or launch.executor != "ray":
+        return launch.weights_file
+    digest = config.backbone.weights.removeprefix("sha256:")
+    return copied(launch.weights_file, digest, default_cache_dir())
+
+
+def without(resident: int, peak: int | None) -> int | None:
+    """Take the data set that lies on the device off a peak: what is left is the method's."""
+    return None if peak is None else peak - resident
 
 
 def probe_memory(model: torch.nn.Module, batch: dict[str, Any], config: TrialConfig) -> dict[str, int]:
@@ -174,6 +189,7 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
     method = config.method
     return {
         "schema_version": SCHEMA_VERSION,
+        "kind": "accuracy",
         "run_id": config.run_id,
         "cell_id": config.cell_id,
         "suite": launch.suite,
@@ -190,10 +206,22 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
         "panels": None,
         "env": provenance.environment(config.recipe.threads),
         "code_id": provenance.code_id(),
-        "git": provenance.git_state(),
-        "launch": {"executor": launch.executor, "gpus_per_trial": launch.gpus_per_trial, "loader_workers": launch.loader_workers},
+        "git": launch.git or provenance.git_state(),
+        "launch": launch_block(launch),
         "command": launch.command,
         "attempt": attempt,
+        "log_tail": None,
+    }
+
+
+def launch_block(launch: Launch) -> dict[str, Any]:
+    """Return the record's block about who ran the trial."""
+    return {
+        "executor": launch.executor,
+        "gpus_per_trial": launch.gpus_per_trial,
+        "loader_workers": launch.loader_workers,
+        "id": launch.id,
+        "slot": launch.slot,
     }
 
 
@@ -201,8 +229,3 @@ def method_block(name: str, method: Any) -> dict[str, Any]:
     """Return the record's block about the method."""
     value = None if method.dial is None else asdict(method)[method.dial]
     return {"name": name, "title": method.title, "label": method.label, "dial": method.dial, "dial_value": value}
-
-
-def iso(seconds: float) -> str:
-    """Return a time stamp in UTC, ISO 8601."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least, require_layers
 from methods.shape import Shape
 
 
@@ -31,6 +31,7 @@ class AdapterConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_layers(self.layers)
         require_at_least("reduction", self.reduction, 1)
         require_at_least("width", self.width, 0)
 

@@ -128,16 +128,20 @@ def register(name: str, config: type[MethodConfig]) -> Callable:
 
 
 def require_choices(field: str, values: Iterable[str], allowed: Iterable[str]) -> None:
-    """Raise ValueError when a value of a field is not among the allowed ones; the message lists them."""
+    """Raise ValueError when a value of a field is not among the allowed ones, which the message lists, or is given twice."""
+    values = tuple(values)
     unknown = [value for value in values if value not in allowed]
     if unknown:
         raise ValueError(f"{field}: unknown value(s) {unknown}; allowed: {', '.join(allowed)}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{field} names a value twice: {values}; name each once")
 
 
 def require_layers(layers: Iterable[str]) -> None:
     """Raise ValueError when kinds of layers are unknown, or none is named."""
+    layers = tuple(layers)
     require_choices("layers", layers, LAYERS)
-    if not tuple(layers):
+    if not layers:
         raise ValueError(f"layers: name at least one of {', '.join(LAYERS)}")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from methods.adapter import AdaptedLinear, bottleneck_width
-from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Site, freeze, register, replace, require_at_least, require_layers
 from methods.shape import Shape
 
 
@@ -35,6 +35,7 @@ class CompacterConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_layers(self.layers)
         for field in ("reduction", "terms", "rank"):
             require_at_least(field, getattr(self, field), 1)
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least, require_choices, sites
+from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least, require_choices, require_layers, sites
 from methods.shape import Shape
 
 SCALINGS = ("fixed", "alpha_over_rank")
@@ -50,6 +50,7 @@ class LoRAConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_layers(self.layers)
         require_at_least("rank", self.rank, 1)
         require_at_least("stage_ranks", min(self.stage_ranks, default=0), 0)
         require_choices("scaling", [self.scaling], SCALINGS)

@@ -24,13 +24,11 @@ shared pair alone (there the tasks' pairs too), and a task's rank of 0 its pair 
 (there it crashes).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch import nn
 
 from methods.base import (
     LAYERS,
@@ -46,7 +44,8 @@ from methods.base import (
     require_layers,
     sites,
 )
-from methods.lora import SCALINGS, LoRALinear, count_pairs, lora_pair, pair_scale, per_stage
+from methods.lora import SCALINGS, LoRALinear, count_pairs, pair_scale, per_stage
+from methods.mtlora_layers import MTLoRALinear, StreamAttention
 from methods.shape import Shape
 
 MODES = ("matrix", "matrixv2", "addition", "lora_only")
@@ -61,7 +60,8 @@ class MTLoRAConfig(MethodConfig):
         rank: Rank of every shared pair.
         task_rank: Rank of every task's pairs.
         stage_ranks, stage_task_ranks: One rank a stage in the place of `rank` and of `task_rank`; 0 for no pairs there.
-        task_ranks: (task, rank) of the tasks that have a rank of their own, in all stages; 0 for none. A dict will do.
+        task_ranks: (task, rank) of the tasks that have a rank of their own, one in all stages or a tuple of one a stage; 0 for none. A
+            dict will do.
         task_blocks: The blocks of each stage where the tasks have pairs: "last", "every" or "none".
         task_qkv: Whether they also have pairs in qkv, in these blocks; attention then runs once a task.
         scale, scaling: s and s_t are `scale` ("fixed") or `scale` / the pair's rank ("alpha_over_rank").
@@ -81,7 +81,7 @@ class MTLoRAConfig(MethodConfig):
     task_rank: int = 4
     stage_ranks: tuple[int, ...] = ()
     stage_task_ranks: tuple[int, ...] = ()
-    task_ranks: tuple[tuple[str, int], ...] = ()
+    task_ranks: tuple[tuple[str, int | tuple[int, ...]], ...] = ()
     task_blocks: str = "last"
     task_qkv: bool = False
     scale: float = 4.0
@@ -94,7 +94,7 @@ class MTLoRAConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        named = dict(self.task_ranks)
+        named = {task: tuple(rank) if isinstance(rank, list) else rank for task, rank in dict(self.task_ranks).items()}
         if len(named) < len(self.task_ranks):
             raise ValueError(f"task_ranks names a task twice: {self.task_ranks}")
         object.__setattr__(self, "task_ranks", tuple(sorted(named.items())))  # one order, one hash
@@ -104,7 +104,7 @@ class MTLoRAConfig(MethodConfig):
         for field, ranks in (
             ("stage_ranks", self.stage_ranks),
             ("stage_task_ranks", self.stage_task_ranks),
-            ("task_ranks", named.values()),
+            ("task_ranks", [rank for own in named.values() for rank in (own if isinstance(own, tuple) else (own,))]),
         ):
             require_at_least(field, min(ranks, default=0), 0)
         require_choices("task_blocks", [self.task_blocks], TASK_BLOCKS)
@@ -128,7 +128,7 @@ class MTLoRAConfig(MethodConfig):
         stages, named = len(shape.widths), dict(self.task_ranks)
         only_last, scaled = self.task_blocks == "last", self.trainable_scale
         ranks = self.stage_ranks or (self.rank,) * stages
-        task_ranks = [(rank,) * stages for rank in named.values()]
+        task_ranks = [rank if isinstance(rank, tuple) else (rank,) * stages for rank in named.values()]
         task_ranks += [self.stage_task_ranks or (self.task_rank,) * stages] * (shape.tasks - len(named))
         total = count_pairs(shape, self.layers, ranks, trainable_scale=scaled)
         for own in task_ranks:
@@ -138,77 +138,6 @@ class MTLoRAConfig(MethodConfig):
             normed = [layer for layer in shape.layers if layer.kind in self.task_kinds and (layer.last or not only_last)]
             total += sum(2 * layer.out for layer in normed)
         return total
-
-
-class MTLoRALinear(nn.Module):
-    """A frozen linear layer with a shared low-rank pair and one pair a task.
-
-    Maps `(S_in * B, ..., in)` to `(S_out * B, ..., out)`, stream-major; `S_in = streams_in` is 1 or 1 + T, and S_out is 1 + T, or 1 where
-    `ranks` is empty. `ranks` and `scales` map a task to its rank and scale. Rank 0 leaves a pair out, but not the task's stream.
-    """
-
-    def __init__(
-        self, linear: nn.Linear, rank: int, ranks: Mapping[str, int], scale: float, scales: Mapping[str, float],
-        dropout: float, mode: str, streams_in: int, trainable_scale: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.linear, self.mode, self.streams_in = linear, mode, streams_in
-        self.tasks = tuple(ranks)  # in the order of the streams; a ParameterDict sorts its keys
-        self.dropout = nn.Dropout(dropout)
-        shared = rank > 0 and (mode != "addition" or not ranks)
-        self.lora_A, self.lora_B = lora_pair(linear, rank) if shared else (None, None)
-        self.scale = nn.Parameter(linear.weight.new_tensor(scale)) if shared and trainable_scale else scale
-        pairs = {task: lora_pair(linear, task_rank) for task, task_rank in ranks.items() if task_rank > 0}
-        self.task_A = nn.ParameterDict({task: a for task, (a, _) in pairs.items()})
-        self.task_B = nn.ParameterDict({task: b for task, (_, b) in pairs.items()})
-        if trainable_scale:
-            self.task_scale = nn.ParameterDict({task: nn.Parameter(linear.weight.new_tensor(scales[task])) for task in pairs})
-        else:
-            self.register_buffer("task_scale", linear.weight.new_tensor([scales[task] for task in ranks]), persistent=False)
-        self.norm = nn.LayerNorm(linear.out_features) if mode == "addition" and ranks else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        streams = x.reshape(self.streams_in, -1, x.shape[-1])
-        shared, own = streams[0], streams[1:]
-        base, dropped = self.linear(shared), self.dropout(shared)
-        update = 0 if self.lora_A is None else self.scale * (dropped @ self.lora_A.T @ self.lora_B.T)
-        outputs = [(base + update)[None]]
-        if self.tasks:
-            a, b, scale = self.stacked()
-            delta = torch.bmm(torch.bmm(own if len(own) else dropped.expand(len(a), -1, -1), a), b)
-            delta = scale.to(delta.dtype) * delta  # fp32 would lift an autocast stream to fp32
-            tasks = base + delta + (update if self.mode == "matrixv2" else 0)
-            if self.norm is not None:
-                outputs = [(base + self.norm(tasks.sum(0)))[None]]
-            outputs.append(tasks)
-        return torch.cat(outputs).reshape(-1, *x.shape[1:-1], base.shape[-1])
-
-    def stacked(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Stack the tasks' pairs, zero-padded to the largest rank R: A^T (T, in, R), B^T (T, R, out) and scales (T, 1, 1)."""
-        weight = self.linear.weight
-        no_a, no_b = weight.new_zeros(0, self.linear.in_features), weight.new_zeros(self.linear.out_features, 0)
-        a = pad_sequence([self.task_A.get(task, no_a) for task in self.tasks], batch_first=True)
-        b = pad_sequence([self.task_B.get(task, no_b).T for task in self.tasks], batch_first=True)
-        scale = self.task_scale
-        if isinstance(scale, nn.ParameterDict):
-            scale = torch.stack([scale.get(task, weight.new_zeros(())) for task in self.tasks])
-        return a.mT, b, scale.view(-1, 1, 1)
-
-
-class StreamAttention(nn.Module):
-    """Swin's attention whose qkv returns more or fewer streams than it gets: timm's own counts the windows before qkv, so qkv goes first.
-
-    Maps `(S_in * B * windows, N, C)` to `(S_out * B * windows, N, C)`, as qkv and proj make it.
-    """
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.qkv, self.attention = attention.qkv, attention
-        attention.qkv = nn.Identity()
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend; `mask` is additive, (windows, N, N), or None."""
-        return self.attention(self.qkv(x), mask)
 
 
 def task_specific(site: Site, config: MTLoRAConfig) -> bool:
@@ -241,6 +170,7 @@ def apply(backbone: nn.Module, config: MTLoRAConfig) -> None:
     require_choices("task_ranks", dict(config.task_ranks), tasks)
     ranks = per_stage(backbone, "stage_ranks", config.stage_ranks, config.rank)
     stage_task_ranks = per_stage(backbone, "stage_task_ranks", config.stage_task_ranks, config.task_rank)
+    named = {task: per_stage(backbone, "task_ranks", rank if isinstance(rank, tuple) else (), rank) for task, rank in config.task_ranks}
     kinds = [kind for kind in LAYERS if kind != "reduction" or kind in config.layers]
     entering = streams_into(sites(backbone, kinds), config, len(tasks))
 
@@ -250,7 +180,7 @@ def apply(backbone: nn.Module, config: MTLoRAConfig) -> None:
         scale = pair_scale(config.scale, rank, config.scaling)
         if streams_in == 1 and not own:
             return LoRALinear(site.module, rank, scale, config.dropout, config.trainable_scale) if rank > 0 else site.module
-        task_ranks = dict.fromkeys(tasks, stage_task_ranks[site.stage]) | dict(config.task_ranks) if own else {}
+        task_ranks = {task: named.get(task, stage_task_ranks)[site.stage] for task in tasks} if own else {}
         return MTLoRALinear(
             site.module,
             rank=rank,

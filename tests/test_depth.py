@@ -13,7 +13,6 @@ from rich.console import Console
 
 from bench.config import BackboneConfig, DataConfig, HeldOutConfig, RecipeConfig, TrialConfig
 from bench.data.synthetic import SyntheticConfig
-from bench.data.transforms import resize_normalise, warp
 from bench.launch import data_config, prepare_data
 from bench.measure.metrics import METRICS
 from bench.tasks import IGNORE, NYUD_TASKS
@@ -62,19 +61,6 @@ def test_edge_loss_weighs_edges_by_0_95():
     logits, label = torch.zeros(1, 1, 1, 4), torch.tensor([[[1, 0, 0, IGNORE]]], dtype=torch.uint8)
     assert LOSSES["edges"](logits, label).item() == pytest.approx((0.95 + 2 * 0.05) * math.log(2) / 3)
     assert LOSSES["edges"](logits, torch.full_like(label, IGNORE)).item() == 0
-
-
-def test_depth_is_resized_by_its_nearest_pixel_and_a_zoom_brings_it_nearer():
-    depth = np.full((20, 30), 4, np.float32)
-    depth[:, :15] = 0
-    sample = {"id": "a", "image": np.zeros((20, 30, 3), np.uint8), "depth": depth, "edges": np.ones((20, 30), np.uint8)}
-    batch = resize_normalise(sample, 12)
-    assert batch["depth"].shape == (1, 12, 12)
-    assert set(batch["depth"].unique().tolist()) == {0, 4}
-    moved = warp(sample, angle_deg=0, zoom=0.5)
-    assert set(np.unique(moved["depth"]).tolist()) == {0, 8}
-    assert not moved["depth"][0].any()
-    assert (moved["edges"][0] == IGNORE).all()
 
 
 def tiny(tasks: tuple[str, ...], data: DataConfig) -> TrialConfig:

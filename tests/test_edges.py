@@ -13,8 +13,9 @@ from skimage.morphology import thin as thin_of_skimage
 
 from bench.data.pascal_context import PascalContext
 from bench.measure.edge_maps import suppress, thin
-from bench.measure.edge_matching import THRESHOLDS, counts, partners, within_reach
-from bench.measure.edges import EdgesMetric, average_precision, best_f
+from bench.measure.edge_matching import counts, partners, within_reach
+from bench.measure.edge_scores import THRESHOLDS, average_precision, best_f, resampled_odsf
+from bench.measure.edges import EdgesMetric
 from bench.measure.metrics import METRICS, metric_of
 from bench.tasks import DATA_SETS, IGNORE
 
@@ -128,6 +129,8 @@ def test_each_image_has_its_own_best_threshold_in_ois_and_the_data_set_one_in_od
     scores = METRICS["edges"]().scores(rows)
     assert scores["oisf"] == pytest.approx(100)
     assert scores["odsf"] == pytest.approx(100 * max(2 * 0.4 * 1 / 1.4, 2 * 1 * 0.5 / 1.5))
+    drawn = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 1.0]])
+    assert resampled_odsf(rows, drawn) == pytest.approx([scores["odsf"], 100, 100])
 
 
 def test_a_curve_without_recall_has_no_average_precision():

@@ -20,10 +20,23 @@ REPOSITORY = Path(__file__).parent.parent
 FILES = [REPOSITORY / "run_suite.py", *sorted((REPOSITORY / "bench").rglob("*.py")), *sorted((REPOSITORY / "methods").rglob("*.py"))]
 HEAVY = ("torch", "torchvision", "timm", "ray")
 COMMANDS = ("run_suite", "bench.cli")
-LIGHT = ("bench.catalogue", "bench.errors", "bench.record", "bench.status", "bench.tasks")
+LIGHT = ("bench.catalogue", "bench.errors", "bench.migration", "bench.record", "bench.status", "bench.storage", "bench.tasks")
 """Modules that import nothing heavy, `bench.report` and what is in it besides; the commands' lazy imports excepted."""
 
-FOUNDATION = ("tasks", "errors", "config", "data", "model", "training", "measure", "record", "provenance", "catalogue")
+FOUNDATION = (
+    "tasks",
+    "errors",
+    "storage",
+    "migration",
+    "config",
+    "data",
+    "model",
+    "training",
+    "measure",
+    "record",
+    "provenance",
+    "catalogue",
+)
 """Parts of bench that know nothing of suites, sweeps and reports."""
 
 NO_METHOD = {"bench/measure/cost.py": {"full"}, "bench/model/release.py": {"full", "mtlora", "mtlora_plus"}}
@@ -95,8 +108,8 @@ def is_command(module: str) -> bool:
 
 def test_the_sources_are_found():
     assert {"run_suite", "bench.sweep", "bench.report", "methods.base"} <= set(MODULES)
-    assert Import("ray", lazy=True) in imports("bench.sweep")
-    assert {"torch", "bench.trial", "methods.lora"} <= reachable("bench.sweep", lazy=False)
+    assert Import("ray", lazy=True) in imports("bench.sweep.on_ray")
+    assert {"torch", "bench.trial", "methods.lora"} <= reachable("bench.sweep.entries", lazy=False)
 
 
 def test_methods_never_import_bench():
@@ -109,13 +122,19 @@ def test_methods_never_import_bench():
 
 def test_only_the_sweep_imports_ray():
     importers = {module for module in MODULES if any(within(found.target, "ray") for found in imports(module))}
-    assert importers == {"bench.sweep"}
+    assert importers
+    assert all(within(module, "bench.sweep") for module in importers)
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if m in LIGHT or is_command(m) or within(m, "bench.report")))
 def test_reports_and_records_import_nothing_heavy_not_even_lazily(module: str):
     found = reachable(module, lazy=not is_command(module))
     assert not {name for name in found if name.partition(".")[0] in (*HEAVY, "methods")}
+
+
+@pytest.mark.parametrize("module", ["bench.sweep.on_ray", "bench.sweep.supervise", "bench.sweep.nursery", "bench.sweep.serial"])
+def test_what_stays_beside_a_trial_imports_no_torch(module: str):
+    assert not {name for name in reachable(module, lazy=False) if name.partition(".")[0] in (*HEAVY, "methods")}
 
 
 def test_the_foundation_imports_no_suite_sweep_or_report():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import made_record
 
-from bench import record as record_module
+from bench import storage
 from bench.record import RecordError, load_records, read_plan, read_record, to_frame, write_atomically, write_record
 
 VALUES = {"semseg": 67.21, "normals": 17.97}
@@ -42,7 +42,7 @@ def test_per_image_arrays_lie_beside_the_record(tmp_path: Path) -> None:
 def test_arrays_are_written_before_the_json_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     real = os.replace
-    monkeypatch.setattr(record_module.os, "replace", lambda source, target: (order.append(Path(target).suffix), real(source, target)))
+    monkeypatch.setattr(storage.os, "replace", lambda source, target: (order.append(Path(target).suffix), real(source, target)))
     write_record(tmp_path, made_record(run_id="a", values=VALUES), {"x": np.zeros(2)})
     assert order == [".npz", ".json"]
 
@@ -54,7 +54,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path, mo
     def fail(*_: object) -> None:
         raise OSError("disk is gone")
 
-    monkeypatch.setattr(record_module.os, "replace", fail)
+    monkeypatch.setattr(storage.os, "replace", fail)
     with pytest.raises(OSError, match="disk is gone"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
@@ -96,9 +96,9 @@ def test_every_truncation_of_a_record_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"status": "fine"}, "allowed: ok, failed, oom, diverged, invalid"),
-        ({"schema_version": 2}, "this code reads 1"),
-        ({"tasks": ["semseg", "edges"]}, "allowed: one or more of"),
+        ({"status": "fine"}, "allowed: ok, failed, oom, diverged, invalid, timeout, killed"),
+        ({"schema_version": 3}, "this code reads 2"),
+        ({"tasks": ["semseg", "edgez"]}, "allowed: one or more of"),
         ({"tasks": []}, "allowed: one or more of"),
         ({"seed": "0"}, "'seed'"),
         ({"seed": True}, "'seed'"),

@@ -1,6 +1,7 @@
 """Checkpoints in the release's format: read, rebuilt and evaluated as the same model under our own names."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from test_cli import cli  # noqa: F401
 from torch import Tensor
 
 from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
-from bench.data.loader import build_loader
+from bench.data.feed import Feed
 from bench.data.roots import open_split
+from bench.data.store import FileStore
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 from bench.evaluate import load_released
 from bench.model.backbone import DEMO_BACKBONE, WeightsError
@@ -45,7 +47,7 @@ def model_of(method: str, dials: dict, tasks: tuple[str, ...]) -> MultiTaskModel
 
 def release_name(name: str) -> str:
     """Our name as the release writes it, by hand: the inverse of `name_from_release`."""
-    parts = ["sal" if part == "saliency" else part for part in name.split(".")]
+    parts = [{"saliency": "sal", "edges": "edge"}.get(part, part) for part in name.split(".")]
     if parts[0] == "backbone":
         parts = ["backbone", *parts[2:]]
         if parts[3:4] == ["downsample"]:
@@ -67,11 +69,53 @@ def checkpoint_of(model: MultiTaskModel) -> dict[str, Tensor]:
 CASES = {
     "mtlora": ("mtlora", {"rank": 3, "task_rank": 2}, ("semseg", "normals", "saliency", "human_parts")),
     "stages": ("mtlora", {"stage_ranks": (1, 2, 3, 4), "stage_task_ranks": (4, 3, 2, 1)}, ("normals", "saliency")),
+    "ranks": ("mtlora", {"rank": 2, "task_ranks": {"normals": 3, "saliency": (1, 2, 3, 4)}}, ("normals", "saliency")),
+    "no qkv": ("mtlora", {"rank": 2, "layers": ("proj", "fc1", "fc2")}, ("semseg", "edges")),
     "addition": ("mtlora", {"rank": 2, "mode": "addition"}, ("semseg", "normals")),
     "lora_only": ("mtlora", {"rank": 2, "mode": "lora_only"}, ("semseg", "normals")),
     "plus": ("mtlora_plus", {"rank": 4, "task_rank": 4}, ("semseg", "saliency")),
     "full": ("full", {}, ("semseg", "saliency", "human_parts")),
 }
+
+
+def plain(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The state dict without low-rank pairs in layers whose names match: the release leaves such layers plain."""
+    off = {name.partition(".lora_")[0] for name in state if ".lora_" in name and re.search(where, name)}
+    kept = {name: value for name, value in state.items() if not (name.partition(".lora_")[0] in off and ".lora_" in name)}
+    return {name.replace(".linear.", ".") if name.partition(".linear.")[0] in off else name: value for name, value in kept.items()}
+
+
+@pytest.mark.parametrize("off", [r"\.mlp\.fc1\.", r"layers\.0\.blocks", r"layers\.2\.blocks"])
+def test_layers_and_stages_that_the_release_leaves_plain_load(off: str, tmp_path: Path):
+    model, file = model_of("mtlora", {"rank": 2, "task_rank": 3}, ("semseg", "normals")), tmp_path / "ckpt.pth"
+    torch.save({"model": plain(checkpoint_of(model), off)}, file)
+    loaded = load_released(file, backbone=DEMO_BACKBONE, image_size=64).eval()
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            ours = name.replace("backbone.swin.", "backbone.").replace("downsample", "")
+            if re.search(off, ours) and re.search(r"\.(lora|task)_B", name):
+                value.zero_()  # a pair with B = 0 computes what a plain layer does
+        image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+        expected, actual = model(image), loaded(image)
+    for task in model.tasks:
+        torch.testing.assert_close(actual[task], expected[task])
+
+
+def test_dead_pairs_of_earlier_blocks_are_left_out(tmp_path: Path):
+    model, file = model_of("mtlora", {"rank": 2, "task_rank": 3}, ("semseg", "normals")), tmp_path / "ckpt.pth"
+    state = checkpoint_of(model)
+    dead = {f"backbone.layers.2.blocks.1.mlp.fc1.lora_tasks_{m}.{t}": torch.ones(3, 3) for m in "AB" for t in ("semseg", "normals")}
+    torch.save({"model": state | dead}, file)
+    loaded = load_released(file, backbone=DEMO_BACKBONE, image_size=64)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["proj", "fc2"])
+def test_switches_that_the_release_gets_wrong_are_refused(kind: str, tmp_path: Path):
+    file = tmp_path / "ckpt.pth"
+    torch.save({"model": plain(checkpoint_of(model_of("mtlora", {"rank": 2}, ("semseg",))), rf"\.{kind}\.")}, file)
+    with pytest.raises(WeightsError, match=f"task pairs but none in {kind}"):
+        read_released(file)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -118,8 +162,8 @@ def test_the_command_line_evaluates_it_on_the_validation_split(cli, tmp_path: Pa
     torch.save({"model": checkpoint_of(model)}, file)
     code, out, _ = cli("evaluate", "--weights", str(file), "--data-root", str(root), "--backbone", DEMO_BACKBONE, "--img-size", "64")
     result = json.loads(out)
-    loader = build_loader(open_split(root, "val", model.tasks), 5, train=False, image_size=64)
-    expected, _ = evaluate(model, loader, torch.device("cpu"))
+    feed = Feed(FileStore(open_split(root, "val", model.tasks)), 5, image_size=64, mode="files")
+    expected, _ = evaluate(model, feed(), torch.device("cpu"))
     assert code == 0
     assert result["n_val"] == 5
     assert result["metrics"] == expected

@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_records import demo_like_suite
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from bench.report import make_report, plots
-from bench.report.curves import draw_training_curves, loss_numbers
+from bench.report.plots.training_curves import draw_training_curves, loss_numbers
 from bench.report.stats import row_frame
+from bench.report.style import family_styles, render
 from bench.tasks import TASK_NAMES
 
 ROOT = Path(__file__).parent.parent
-FILES = ["table.csv", "table.md", "table.tex", "summary.md"] + [
-    f"{name}.{kind}" for name in ("pareto_params", "pareto_memory", "rank_curves", "training_curves") for kind in ("png", "pdf", "csv")
+FIGURES = ("pareto_params", "pareto_memory", "pareto_costs", "rank_curves", "task_bars", "interference", "memory_parts", "training_curves")
+FILES = ["table.csv", "table.md", "table.tex", "summary.md", "report.html"] + [
+    f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf", "csv")
 ]
 
 
@@ -37,7 +40,7 @@ def test_a_second_report_has_the_same_bytes_and_leaves_plan_and_records_alone(de
 
 
 def test_pdf_fonts_are_embedded_as_truetype(demo_report: Path) -> None:
-    for name in ("pareto_params", "pareto_memory", "rank_curves"):
+    for name in FIGURES:
         content = (demo_report / f"{name}.pdf").read_bytes()
         assert b"/FontFile2" in content
         assert b"/Type3" not in content
@@ -64,11 +67,11 @@ def test_labels_cover_no_marker_and_no_other_label() -> None:
     rows = row_frame(suite.plan(), suite.records)
     for cost in ("trainable_params", "step_memory_bytes"):
         numbers = plots.pareto_numbers(rows, cost=cost, scale=1e6)
-        figure = plots.draw_pareto(numbers, plots.family_styles(rows), cost_title="cost", reference_label="reference", title="t")
+        figure = plots.draw_pareto(numbers, family_styles(rows), cost_title="cost", reference_label="reference", title="t")
         figure.canvas.draw()
         axes = figure.axes[0]
-        boxes = [text.get_window_extent().padded(-1) for text in axes.texts]
-        assert len(boxes) == 8
+        boxes = [Text.get_window_extent(text).padded(-1) for text in axes.texts]  # without the leader
+        assert len(boxes) == len(numbers) == 13
         markers = axes.transData.transform(numbers[["cost", "delta_m"]].to_numpy())
         for position, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[position + 1 :])
@@ -80,15 +83,15 @@ def test_labels_cover_no_marker_and_no_other_label() -> None:
 
 def test_families_have_distinct_looks_that_survive_grey_print() -> None:
     suite = demo_like_suite()
-    styles = plots.family_styles(row_frame(suite.plan(), suite.records))
+    styles = family_styles(row_frame(suite.plan(), suite.records))
     assert len({style["marker"] for style in styles.values()}) == len(styles) == 8
 
 
 def test_the_legend_of_the_training_curves_stays_on_the_page() -> None:
     suite = demo_like_suite()
     rows = row_frame(suite.plan(), suite.records)
-    figure = draw_training_curves(loss_numbers(suite.plan(), suite.records, rows), plots.family_styles(rows), title="Made")
-    plots.render(figure)
+    figure = draw_training_curves(loss_numbers(suite.plan(), suite.records, rows), family_styles(rows), title="Made")
+    render(figure)
     legend = figure.legends[0].get_window_extent()
     assert legend.x0 >= 0
     assert legend.x1 <= figure.bbox.x1
@@ -105,7 +108,9 @@ def test_the_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules or not sys.modules['matplotlib.pyplot'].get_fignums()\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=ROOT, check=True)
-    without_seaborn = [name for name in FILES if not name.startswith("training_curves")]  # scipy.stats fails where torch is None
+    without_seaborn = [
+        name for name in FILES if not name.startswith(("training_curves", "interference"))
+    ]  # scipy.stats fails where torch is None
     assert all((tmp_path / name).exists() for name in without_seaborn)
 
 

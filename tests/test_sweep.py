@@ -183,7 +183,11 @@ def test_a_trial_that_no_node_has_room_for_is_refused(undisturbed: Path, tmp_pat
 
 @pytest.mark.slow
 def test_status_and_report_need_the_records_only(undisturbed: Path):
-    rows = json.loads(cli("status", "smoke", "--results", str(undisturbed), "--json"))
+    found = json.loads(cli("status", "smoke", "--results", str(undisturbed), "--json"))
+    rows, slots = found["rows"], found["slots"]
+    assert 0 < slots["training_share"] < 1
+    assert slots["slots"] >= 1
+    assert "attempt 1" in cli("status", "smoke", "--results", str(undisturbed), "--tail", RUN_IDS[-1])
     assert [(row["trials"], row["ok"], row["missing"]) for row in rows] == [(4, 4, 0), (1, 1, 0), (1, 1, 0), (1, 1, 0)]
     table = undisturbed / "smoke" / "table.csv"
     before = table.read_bytes()

@@ -11,6 +11,7 @@ import torch
 
 from bench import trial as trial_module
 from bench.config import TrialConfig
+from bench.data import feed_modes
 from bench.data.roots import ensure_synthetic
 from bench.model.multitask import build_model
 from bench.record import read_record
@@ -43,7 +44,8 @@ def measured(record: dict) -> dict:
     """What must not differ between two runs of one trial on one machine."""
     costs = {key: value for key, value in record["cost"].items() if "seconds" not in key and key != "images_per_second"}
     history = [{key: value for key, value in line.items() if key != "seconds"} for line in record["history"]]
-    same = {key: record[key] for key in ("run_id", "cell_id", "status", "metrics", "params", "data", "config")}
+    same = {key: record[key] for key in ("run_id", "cell_id", "status", "metrics", "params", "config")}
+    same["data"] = {key: value for key, value in record["data"].items() if key != "feed"}
     return same | {"cost": costs, "history": history}
 
 
@@ -65,6 +67,17 @@ def test_same_trial_twice_gives_the_same_record_to_the_bit(launch: Launch):
     assert own[0].read_bytes() == own[1].read_bytes()
     for name, values in per_image(elsewhere(launch, "again"), second).items():
         np.testing.assert_array_equal(values, images[name])
+
+
+def test_the_record_depends_on_neither_the_feeds_mode_nor_its_workers(launch: Launch, monkeypatch: pytest.MonkeyPatch):
+    caches = launch.suite_dir.parent / "cache"
+    records = [run(MTLORA, elsewhere(launch, "files"))]
+    records += [run(MTLORA, dataclasses.replace(elsewhere(launch, f"device{n}"), cache_dir=caches, loader_workers=n)) for n in (0, 2)]
+    monkeypatch.setattr(feed_modes, "HOST_BYTES", 0)
+    records += [run(MTLORA, dataclasses.replace(elsewhere(launch, "cache"), cache_dir=caches, loader_workers=1))]
+    assert [record["data"]["feed"]["mode"] for record in records] == ["files", "device", "device", "cache"]
+    assert all(measured(record) == measured(records[0]) for record in records)
+    assert all(0 < record["data"]["feed"]["wait_share"] < 1 for record in records)
 
 
 def test_another_seed_gives_other_losses(launch: Launch):

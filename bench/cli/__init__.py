@@ -16,11 +16,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(listings.list_)
-for command in (sweeps.plan, sweeps.run, sweeps.status, reports.report, models.params, models.evaluate, data.doctor, models.pretrain):
+for command in (
+    sweeps.plan,
+    sweeps.run,
+    sweeps.profile,
+    sweeps.status,
+    reports.report,
+    reports.reproduce,
+    models.params,
+    models.evaluate,
+    data.doctor,
+    models.pretrain,
+):
     app.command()(command)
 
 data_app = typer.Typer(help="Data sets.", context_settings=HELP, no_args_is_help=True)
 data_app.command()(data.synthesize)
+data_app.command()(data.cache)
 app.add_typer(data_app, name="data")
 
 

@@ -1,12 +1,13 @@
 """Commands about data: synthesize; and the doctor."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from bench.cli.options import OK, SOME_FAILED, DataRoot, Json, Quiet, Weights, show_rows
+from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, CacheDir, DataRoot, Json, Quiet, Results, Weights, show_rows
 
 
 def synthesize(
@@ -27,6 +28,30 @@ def synthesize(
     config = SyntheticConfig(n_train=train, n_val=val, size=size, seed=seed)
     digest = write_pascal_mt(directory, config, processes=processes, progress=lambda done, total: next(steps, None))
     print(f"{digest}  {directory}")
+
+
+def cache(
+    data_root: Annotated[Path, typer.Option(help="A PASCAL_MT directory, read only.", metavar="DIR")],
+    cache_dir: CacheDir = None,
+    results: Results = DEFAULT_RESULTS,
+    longest_side: Annotated[int | None, typer.Option(help="Reduce larger images; by default none.", min=16)] = None,
+    squared: Annotated[bool, typer.Option("--squared", help="Bring all to a square of the longest side.")] = False,
+    processes: Annotated[int | None, typer.Option(help="Processes that decode; by default one a core.", min=1)] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode both splits once into the cache that every trial of this machine reads; `run` does it by itself."""
+    from bench.data.layout import SPLITS
+    from bench.launch import CACHE_FOLDER, data_config
+    from bench.prepare import prepare, request_of
+
+    rows, directory, console = [], cache_dir or results / CACHE_FOLDER, Console(stderr=True, quiet=quiet)
+    data = dataclasses.replace(data_config(data_root), longest_side=longest_side, squared=squared)
+    for split in SPLITS:
+        request = request_of(data, data_root, split)
+        store = prepare(request, (), directory, console=console, processes=processes)
+        rows.append({"split": split, "images": len(store.ids), "directory": str(request.directory(directory))})
+    show_rows(rows, as_json)
 
 
 def doctor(data_root: DataRoot = None, weights: Weights = None, as_json: Json = False) -> None:

@@ -28,11 +28,22 @@ def params(
     if as_json:
         show_rows(rows, as_json)
         return
-    totals = ("row", "models", "trainable", "trainable_without_decoders", "closed_form", "published", "published_decoders")
+    totals = (
+        "row",
+        "models",
+        "trainable",
+        "trainable_without_decoders",
+        "closed_form",
+        "printed_millions",
+        "published",
+        "published_decoders",
+    )
     titles = {key: key for key in (*totals, "difference_with_decoders")} | {"difference": "difference_without_decoders", "dead": "dead"}
     show_rows([{title: row[key] for key, title in titles.items()} for row in rows], as_json)
     show_rows([{key: row[key] for key in ("row", *PARAMETER_GROUPS, "not_trained")} for row in rows], as_json)
     for row in rows:
+        if row["dead"]:
+            console.print(f"[bold]{row['row']}[/]: trains without gradient: {', '.join(row['dead_names'])}", highlight=False)
         if row["refused"] is not None:
             console.print(f"[bold]{row['row']}[/]: {row['refused']}", highlight=False)
         if row["published"] is not None:
@@ -46,7 +57,7 @@ def evaluate(
     img_size: Annotated[int, typer.Option(help="Side of its input, pixels.")] = 448,
     scale: Annotated[float, typer.Option(help="Scale of its low-rank updates; a checkpoint does not hold it.")] = 4.0,
     mode: Annotated[str, typer.Option(help="matrix or matrixv2; a checkpoint does not tell them apart.")] = "matrix",
-    workers: Annotated[int, typer.Option(help="Loader processes.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that prepare batches.", min=0)] = 0,
 ) -> None:
     """Evaluate a checkpoint of the official MTLoRA release on the validation split and print JSON; ranks and tasks are read off it."""
     from bench.evaluate import evaluate_released

@@ -27,10 +27,23 @@ DataRoot = Annotated[Path | None, typer.Option(help="A PASCAL_MT directory inste
 Weights = Annotated[
     Path | None, typer.Option(help="Weights of the backbone (.safetensors or .pth) instead of the suite's.", metavar="FILE")
 ]
+CacheDir = Annotated[Path | None, typer.Option(help="Directory of the prepared caches; by default `cache` in the results.", metavar="DIR")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the suite's, for instance 0,1,2.")]
 Track = Annotated[
     str, typer.Option(help="What watches each trial: tensorboard, mlflow, wandb (separated by commas), or none.", metavar="NAMES")
 ]
+Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default RAY_ADDRESS, else one is started here.")]
+GpusPerTrial = Annotated[
+    str | None,
+    typer.Option(help="GPUs a trial: a number such as 0.25, or auto (by the memory of its profile); by default 1 where there are any."),
+]
+CpusPerTrial = Annotated[int | None, typer.Option(help="CPUs a trial; by default its threads and loader processes.", min=1)]
+MemoryPerTrial = Annotated[
+    float | None, typer.Option(help="GiB that a trial may allocate (enforced without a GPU) and that Ray sets aside for it.", min=0.01)
+]
+TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which a trial is killed and recorded as timeout.", min=1)]
+Attempts = Annotated[int, typer.Option(help="How often a trial's process may die, over all launches.", min=1)]
+LeaveOut = Annotated[bool, typer.Option("--leave-out-broken-nodes", help="Run without nodes that are not fit, instead of not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -49,6 +62,28 @@ def load_suite(name: str, data_root: Path | None, seeds: str | None, weights: Pa
         raise typer.BadParameter(f"--seeds takes numbers separated by commas, for instance 0,1,2; got {seeds!r}") from None
     data = None if data_root is None else data_config(data_root)
     return load(name, data=data, seeds=values, weights=None if weights is None else weights_name(weights))
+
+
+def slots_of(address: str | None, gpus: str | None, cpus: int | None, leave_out: bool) -> Any:
+    """Return what a trial gets on Ray, from the command line's words."""
+    from bench.sweep.place import AUTO, Slots
+
+    try:
+        share = gpus if gpus in (None, AUTO) else float(gpus)
+        fits = share in (None, AUTO) or 0 <= share <= 1 or share == int(share)
+    except (ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise typer.BadParameter(f"--gpus-per-trial takes a share such as 0.25, a whole number, or auto; got {gpus!r}")
+    return Slots(address=address, gpus=share, cpus=cpus, leave_out_broken_nodes=leave_out)
+
+
+def limits_of(time_limit: float | None, attempts: int, memory_gib: float | None) -> Any:
+    """Return what bounds a trial, from the command line's words."""
+    from bench.sweep.jobs import Limits
+
+    memory = None if memory_gib is None else int(memory_gib * 2**30)
+    return Limits(time_limit_seconds=time_limit, max_attempts=attempts, memory_bytes=memory)
 
 
 def show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """Commands about a sweep: plan, run, status."""
 
+import json
 import shlex
 import sys
 from typing import Annotated
@@ -12,20 +13,31 @@ from bench.cli.options import (
     INTERRUPTED,
     OK,
     SOME_FAILED,
+    Address,
+    Attempts,
+    CacheDir,
+    CpusPerTrial,
     DataRoot,
     Executor,
+    GpusPerTrial,
     Json,
+    LeaveOut,
+    MemoryPerTrial,
     Quiet,
     Results,
     Seeds,
     SuiteName,
+    TimeLimit,
     Track,
     Verbose,
     Weights,
+    limits_of,
     load_suite,
     show_rows,
+    slots_of,
 )
 from bench.cli.reports import print_report
+from bench.storage import plain_name
 
 
 def plan(
@@ -56,16 +68,24 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run only rows or run ids that match, for instance 'LoRA*'.", metavar="PATTERN")] = None,
     weights: Weights = None,
     executor: Annotated[Executor, typer.Option(help="Ray Tune, or one trial after the other in this process.")] = Executor.ray,
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default RAY_ADDRESS, else one is started here.")] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs a trial; by default 1 where there are any.")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs a trial; by default its threads and loader processes.", min=1)] = None,
-    workers: Annotated[int | None, typer.Option(help="Loader processes a trial; by default 4 on a GPU, else 0.", min=0)] = None,
+    address: Address = None,
+    gpus_per_trial: GpusPerTrial = None,
+    cpus_per_trial: CpusPerTrial = None,
+    memory_per_trial: MemoryPerTrial = None,
+    time_limit: TimeLimit = None,
+    attempts: Attempts = 3,
+    leave_out_broken_nodes: LeaveOut = False,
+    profiles: Annotated[bool, typer.Option(help="Measure time and memory of the rows first, each alone on its device.")] = True,
+    cache_dir: CacheDir = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that prepare a trial's batches; by default 2 on a GPU, else 0.", min=0)
+    ] = None,
     rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
     track: Track = "tensorboard",
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the trials that have no record yet; then write tables and plots."""
+    """Run the trials that have no record yet; then write tables and plots. Ctrl-C lets what runs finish; twice stops at once."""
     from bench.launch import launch_suite
     from bench.tracking import parse_trackers
 
@@ -78,9 +98,10 @@ def run(
             weights_file=weights,
             only=only,
             executor=executor.value,
-            address=address,
-            gpus_per_trial=gpus_per_trial,
-            cpus_per_trial=cpus_per_trial,
+            slots=slots_of(address, gpus_per_trial, cpus_per_trial, leave_out_broken_nodes),
+            limits=limits_of(time_limit, attempts, memory_per_trial),
+            profiles=profiles,
+            cache_dir=cache_dir,
             workers=workers,
             rerun=frozenset(filter(None, rerun.split(","))),
             trackers=parse_trackers(track),
@@ -96,10 +117,71 @@ def run(
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 
 
-def status(suite: SuiteName, results: Results = DEFAULT_RESULTS, as_json: Json = False) -> None:
-    """Show which trials of the last launch have a record, which failed and which are missing."""
-    from bench.status import suite_status
+def profile(
+    suite: SuiteName,
+    data_root: DataRoot = None,
+    results: Results = DEFAULT_RESULTS,
+    only: Annotated[
+        str | None, typer.Option(help="Measure only rows or run ids that match, for instance 'LoRA*'.", metavar="PATTERN")
+    ] = None,
+    weights: Weights = None,
+    executor: Annotated[Executor, typer.Option(help="Ray Tune, or one after the other on this machine.")] = Executor.ray,
+    address: Address = None,
+    time_limit: TimeLimit = None,
+    rerun: Annotated[str, typer.Option(help="Measure again: failed, stale (made by other code), or failed,stale.")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Measure time and memory of the rows that have no profile yet, each alone on its device; nothing is trained to the end."""
+    from bench.launch import launch_suite
 
-    rows = suite_status(results / suite)
-    show_rows(rows, as_json)
+    try:
+        outcome = launch_suite(
+            load_suite(suite, data_root, None, weights),
+            results=results,
+            data_root=data_root,
+            weights_file=weights,
+            only=only,
+            executor=executor.value,
+            slots=slots_of(address, None, None, False),
+            limits=limits_of(time_limit, 3, None),
+            profiles=True,
+            accuracy=False,
+            workers=None,
+            rerun=frozenset(filter(None, rerun.split(","))),
+            trackers=(),
+            command=shlex.join(["python", "run_suite.py", *sys.argv[1:]]),
+            verbose=False,
+            quiet=quiet,
+        )
+    except KeyboardInterrupt:
+        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(OK if outcome.complete else SOME_FAILED)
+
+
+def status(
+    suite: SuiteName,
+    results: Results = DEFAULT_RESULTS,
+    tail: Annotated[str | None, typer.Option(help="Show the end of a trial's log.", metavar="RUN_ID")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of the log to show.", min=1)] = 30,
+    as_json: Json = False,
+) -> None:
+    """Show which trials of the last launch have a record, which failed, run and are missing, and what slots did beside training."""
+    from bench.status import log_tail, overhead, suite_status
+
+    directory = results / plain_name(suite, "suite")
+    if tail is not None:
+        print(log_tail(directory, tail, lines))
+        return
+    rows, spent = suite_status(directory), overhead(directory)
+    if as_json:
+        print(json.dumps({"rows": rows, "slots": spent}, indent=1, ensure_ascii=False))
+    else:
+        show_rows(rows, as_json)
+        if spent["not_training_share"] is not None:
+            print(
+                f"{spent['slot_seconds'] / 3600:.2f} slot hours in {spent['slots']} slots: "
+                f"{100 * spent['training_share']:.1f} % training, {100 * spent['evaluation_share']:.1f} % evaluation, "
+                f"{100 * spent['overhead_share']:.1f} % start, measurement and waiting between trials."
+            )
     raise typer.Exit(OK if all(row["ok"] == row["trials"] for row in rows) else SOME_FAILED)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +17,6 @@ from bench.data.synthetic import RENDERER_VERSION, SyntheticConfig, write_pascal
 
 READERS: dict[str, type[RawSplit]] = {reader.layout.name: reader for reader in (PascalContext, NYUD)}
 HELD_OUT = "held_out"
-IN_MEMORY_BYTES = 2**30
-"""A split whose decoded samples are estimated to stay below this is decoded once a trial instead of once an epoch."""
 
 
 class HeldOut(Protocol):
@@ -70,7 +68,7 @@ def data_root_of(
 
 
 def open_split(root: Path, split: str, tasks: tuple[str, ...], *, held_out: HeldOut | None = None, store: Path | None = None) -> RawSplit:
-    """Open a split with the reader of the root's layout; keep its decoded samples in memory when they are few enough.
+    """Open a split with the reader of the root's layout.
 
     Args:
         root: The directory.
@@ -89,11 +87,4 @@ def open_split(root: Path, split: str, tasks: tuple[str, ...], *, held_out: Held
         ids = drawn if split == HELD_OUT else [name for name in whole.ids if name not in set(drawn)]
     elif split == HELD_OUT:
         raise DataError("there is no held-out split without data.held_out in the configuration")
-    return _in_memory_where_small(READERS[layout_of(root).name], root, "train" if split == HELD_OUT else split, tasks, ids)
-
-
-def _in_memory_where_small(reader: type[RawSplit], root: Path, split: str, tasks: tuple[str, ...], ids: Sequence[str] | None) -> RawSplit:
-    dataset = reader(root, split, tasks, ids=ids)
-    if dataset.sample_bytes() * len(dataset) > IN_MEMORY_BYTES:
-        return dataset
-    return reader(root, split, tasks, ids=ids, keep_raw=True)
+    return READERS[layout_of(root).name](root, "train" if split == HELD_OUT else split, tasks, ids=ids)

@@ -15,8 +15,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from bench.measure.edge_maps import suppress, thin
+from bench.measure.edge_scores import THRESHOLDS
 
-THRESHOLDS = tuple(percent / 100 for percent in range(1, 100))
 NOTHING = 255
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.measure.edge_matching import THRESHOLDS, counts
-from bench.measure.streaming import Rows, Scores, StreamingMetric
+from bench.measure.edge_matching import counts
+from bench.measure.edge_scores import edge_scores
+from bench.measure.scores import Rows, Scores
+from bench.measure.streaming import StreamingMetric
 from bench.tasks import IGNORE
 
 POOL_PIXELS = 10**6
@@ -65,22 +67,7 @@ class EdgesMetric(StreamingMetric):
 
     def scores(self, rows: Rows) -> Scores:
         """Return the scores of `rows`, see the class."""
-        seen = rows["valid"] > 0
-        if not seen.any():
-            return dict.fromkeys(("odsf", "oisf", "ap", "threshold"))
-        matched, predicted = (rows[key][seen].astype(np.int64) for key in ("matched", "predicted"))
-        labelled = rows["labelled"][seen].astype(np.int64)
-        precision, recall = rates(matched.sum(axis=0), predicted.sum(axis=0), labelled.sum())
-        best, threshold = best_f(precision, recall)
-        own = f_of(*rates(matched, predicted, labelled[:, None])).argmax(axis=1)[:, None]
-        chosen = (np.take_along_axis(counted, own, axis=1).sum() for counted in (matched, predicted))
-        ois = f_of(*rates(*chosen, labelled.sum()))
-        return {
-            "odsf": float(100 * best),
-            "oisf": float(100 * ois),
-            "ap": float(100 * average_precision(precision, recall)),
-            "threshold": float(threshold),
-        }
+        return edge_scores(rows)
 
 
 def usable_cores() -> int:
@@ -88,31 +75,3 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(share)) if share.isdigit() and int(share) > 0 else cores
-
-
-def rates(matched: np.ndarray, predicted: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return precision and recall, 0 where nothing is predicted or labelled."""
-    return matched / np.maximum(predicted, 1), matched / np.maximum(labelled, 1)
-
-
-def f_of(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Return the harmonic mean of precision and recall, 0 where both are."""
-    return 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-
-
-def best_f(precision: np.ndarray, recall: np.ndarray) -> tuple[float, float]:
-    """Return the largest F along the curve, linear between thresholds, and its threshold; precision and recall (99,)."""
-    position = np.linspace(0, len(precision) - 1, 99 * (len(precision) - 1) + 1)
-    places = np.arange(len(precision))
-    curve = f_of(np.interp(position, places, precision), np.interp(position, places, recall))
-    best = int(curve.argmax())
-    return float(curve[best]), float(np.interp(position[best], places, THRESHOLDS))
-
-
-def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
-    """Return the mean precision at the recalls 0, 0.01, .., 1, linear between thresholds; 0 beyond the recalls that are reached."""
-    reached = np.unique(recall)
-    if len(reached) < 2:
-        return 0.0
-    highest = np.array([precision[recall == value].max() for value in reached])
-    return float(np.interp(np.linspace(0, 1, 101), reached, highest, left=0, right=0).sum() / 100)

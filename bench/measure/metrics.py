@@ -17,11 +17,18 @@ from torch import Tensor
 
 from bench.measure.depth import DepthMetric
 from bench.measure.edges import EdgesMetric
-from bench.measure.streaming import Rows, Scores, StreamingMetric
+from bench.measure.scores import (
+    ANGLE_LIMITS_DEG,
+    SALIENCY_THRESHOLDS,
+    Rows,
+    Scores,
+    normals_scores,
+    saliency_scores,
+    segmentation_scores,
+)
+from bench.measure.streaming import StreamingMetric
 from bench.tasks import IGNORE, TASKS, Task
 
-SALIENCY_THRESHOLDS = tuple(percent / 100 for percent in range(20, 91, 5))
-ANGLE_LIMITS_DEG = (11.25, 22.5, 30.0)
 ANGLE_BINS_PER_DEG = 100
 
 
@@ -51,18 +58,7 @@ class SegmentationMetric(StreamingMetric):
 
     def scores(self, rows: Rows) -> Scores:
         """Return the scores of `rows`, see the class."""
-        intersection, predicted, labelled = (rows[key].sum(axis=0, dtype=np.int64) for key in ("intersection", "predicted", "labelled"))
-        if not labelled.sum():
-            return dict.fromkeys(("miou", "miou_present", "pixel_accuracy", *(f"iou/{k}" for k in range(self.channels))))
-        union = predicted + labelled - intersection
-        present = union > 0
-        iou = 100 * intersection / np.maximum(union, 1)
-        return {
-            "miou": float(iou.mean()),
-            "miou_present": float(iou[present].mean()),
-            "pixel_accuracy": float(100 * intersection.sum() / labelled.sum()),
-            **{f"iou/{k}": float(iou[k]) if present[k] else None for k in range(self.channels)},
-        }
+        return segmentation_scores(rows)
 
 
 class SaliencyMetric(StreamingMetric):
@@ -94,23 +90,7 @@ class SaliencyMetric(StreamingMetric):
 
     def scores(self, rows: Rows) -> Scores:
         """Return the scores of `rows`, see the class."""
-        seen = rows["valid"] > 0
-        if not seen.any():
-            return dict.fromkeys(("miou", "miou_at_0.5", "max_f", "threshold"))
-        intersection, predicted = rows["intersection"][seen], rows["predicted"][seen]
-        labelled = rows["labelled"][seen][:, None]
-        union = predicted + labelled - intersection
-        iou = np.where(union > 0, intersection / np.maximum(union, 1), 1.0).mean(axis=0)
-        precision = (intersection / np.maximum(predicted, 1)).mean(axis=0)
-        recall = (intersection / np.maximum(labelled, 1)).mean(axis=0)
-        f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-        best = int(iou.argmax())
-        return {
-            "miou": float(100 * iou[best]),
-            "miou_at_0.5": float(100 * iou[SALIENCY_THRESHOLDS.index(0.5)]),
-            "max_f": float(100 * f1.max()),
-            "threshold": SALIENCY_THRESHOLDS[best],
-        }
+        return saliency_scores(rows)
 
 
 class NormalsMetric(StreamingMetric):
@@ -146,14 +126,7 @@ class NormalsMetric(StreamingMetric):
 
     def scores(self, rows: Rows) -> Scores:
         """Return the scores of `rows` but the median, see the class."""
-        pixels, limits = int(rows["valid"].sum(dtype=np.int64)), [f"within_{limit:g}" for limit in ANGLE_LIMITS_DEG]
-        if not pixels:
-            return dict.fromkeys(("mean_deg", "rmse_deg", *limits))
-        return {
-            "mean_deg": float(rows["angle_sum"].sum() / pixels),
-            "rmse_deg": float(np.sqrt(rows["angle_square_sum"].sum() / pixels)),
-            **{key: float(100 * rows[key].sum(dtype=np.int64) / pixels) for key in limits},
-        }
+        return normals_scores(rows)
 
     def compute(self) -> Scores:
         """Return the scores of all images seen, the median included."""

@@ -1,13 +1,10 @@
 """What the metrics of all tasks share: one row of sums an image, from which scores are computed."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
 
-Rows = Mapping[str, np.ndarray]
-Scores = dict[str, float | None]
+from bench.measure.scores import Rows, Scores
 
 
 class StreamingMetric:

@@ -9,7 +9,7 @@
 | `.lora_norm` | `.norm` |
 | `downsampler.T.downsample_K.` | `decoders.T.narrow.K.` |
 | `decoders.decoders.T.last_layer.K.` | `decoders.T.head.K.` |
-| task `sal` | task `saliency` |
+| tasks `sal`, `edge` | tasks `saliency`, `edges` |
 
 Buffers that follow from the sizes (`relative_position_index`, `attn_mask`) have no counterpart.
 """
@@ -34,6 +34,7 @@ _RULES = (
     (r"^downsampler\.(\w+)\.downsample_(\d)\.", r"decoders.\1.narrow.\2."),
     (r"^decoders\.decoders\.(\w+)\.last_layer\.", r"decoders.\1.head."),
     (r"(^|\.)sal(\.|$)", r"\1saliency\2"),
+    (r"(^|\.)edge(\.|$)", r"\1edges\2"),
 )
 
 
@@ -73,8 +74,6 @@ def read_released(path: Path) -> ReleasedModel:
     """
     named = {name_from_release(name): value for name, value in read_state(path).items()}
     state = {name: value.float() if value.is_floating_point() else value for name, value in named.items() if name is not None}
-    pairs = {name: len(value) for name, value in state.items() if name.endswith(".lora_A")}
-    task_pairs = {name: len(value) for name, value in state.items() if ".task_A." in name}
     tasks = tuple(task for task in TASKS if f"decoders.{task}.head.0.weight" in state)
     widths = tuple(len(state[key]) for key in (f"decoders.{tasks[0]}.narrow.{i}.weight" for i in range(4)) if key in state) if tasks else ()
     if not tasks or len(widths) != 4 or not any(name.startswith("backbone.swin.layers.") for name in state):
@@ -82,24 +81,57 @@ def read_released(path: Path) -> ReleasedModel:
             f"{path} is no whole model of the MTLoRA release: expected are backbone.layers.*, downsampler.<task>.* and "
             "decoders.decoders.<task>.last_layer.* (the default decoders). Weights of a backbone alone go with `run SUITE --weights FILE`"
         )
-    if not pairs and not task_pairs:
+    if not any(".lora_A" in name or ".task_A." in name for name in state):
         state = {name.replace(".linear.", "."): value for name, value in state.items()}
         return ReleasedModel(state=state, method="full", dials={}, tasks=tasks, decoder_channels=widths)
-    dials: dict[str, Any] = {"stage_ranks": _per_stage(pairs)}
-    if not task_pairs:
-        dials["mode"] = "lora_only"
-    else:
-        dials["stage_task_ranks"] = _per_stage(task_pairs)
-        if any(re.search(r"(proj|fc1|fc2)\.norm\.", name) for name in state):
-            dials["mode"] = "addition"
-    plus = any("downsample.reduction.lora_A" in name for name in pairs)
-    return ReleasedModel(state=state, method="mtlora_plus" if plus else "mtlora", dials=dials, tasks=tasks, decoder_channels=widths)
+    state = without_dead_pairs(state, path)
+    plus = any("downsample.reduction.lora_A" in name for name in state)
+    return ReleasedModel(
+        state=state,
+        method="mtlora_plus" if plus else "mtlora",
+        dials=_dials(state, tasks, path),
+        tasks=tasks,
+        decoder_channels=widths,
+    )
 
 
-def _per_stage(ranks: dict[str, int]) -> tuple[int, ...]:
-    """Return the rank of each stage's blocks; the release has one a stage for all tasks."""
-    found: dict[int, int] = {}
-    for name, rank in ranks.items():
-        if (match := re.search(r"layers\.(\d+)\.blocks\.", name)) is not None:
-            found[int(match[1])] = rank
-    return tuple(found[stage] for stage in sorted(found))
+def without_dead_pairs(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Leave out the tasks' pairs of a stage's earlier blocks (INTERMEDIATE_SPECIALIZATION): the release computes and then drops them.
+
+    Raises:
+        WeightsError: Their sum has entered the shared stream ("addition"), so that they cannot be left out.
+    """
+    block = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
+    found = [(name, match) for name in state if (match := block.search(name))]
+    last = {stage: max(int(match[2]) for _, match in found if match[1] == stage) for stage in {match[1] for _, match in found}}
+    dead = {name for name, match in found if int(match[2]) < last[match[1]] and re.search(r"\.task_[AB]\.", name)}
+    if dead and any(re.search(r"(proj|fc1|fc2)\.norm\.", name) for name in state):
+        raise WeightsError(f"{path} specialises intermediate blocks in the mode 'addition', which this suite does not compute")
+    return {name: value for name, value in state.items() if name not in dead}
+
+
+def _dials(state: dict[str, Tensor], tasks: tuple[str, ...], path: Path) -> dict[str, Any]:
+    """Read a configuration's fields off a state dict with low-rank pairs.
+
+    Raises:
+        WeightsError: The release computes something here that this suite does not.
+    """
+    site = re.compile(r"layers\.(\d+)\.blocks\.\d+\.(?:attn|mlp)\.(qkv|proj|fc1|fc2)\.(lora_A|task_A\.(\w+))$")
+    found = [(int(match[1]), match[2], match[4], len(value)) for name, value in state.items() if (match := site.search(name))]
+    stages = range(1 + max(int(match[1]) for name in state if (match := re.search(r"layers\.(\d+)\.blocks", name))))
+    shared = {stage: rank for stage, _, task, rank in found if task is None}
+    own = {(task, stage): rank for stage, _, task, rank in found if task is not None}
+    dials: dict[str, Any] = {"stage_ranks": tuple(shared.get(stage, 0) for stage in stages)}
+    kinds = [kind for kind in ("qkv", "proj", "fc1", "fc2") if any(kind == there for _, there, _, _ in found)]
+    dials["layers"] = (*kinds, *(["reduction"] if any("downsample.reduction.lora_A" in name for name in state) else []))
+    if not own:
+        return dials | {"mode": "lora_only"}
+    if not {"proj", "fc2"} <= set(kinds):
+        raise WeightsError(
+            f"{path} has task pairs but none in {'proj' if 'proj' not in kinds else 'fc2'}: there the release loses the residual or every "
+            "task's stream, which this suite does not repeat (methods/mtlora.py)"
+        )
+    if any(re.search(r"(proj|fc1|fc2)\.norm\.", name) for name in state):
+        dials["mode"] = "addition"
+        dials["stage_ranks"] = tuple(shared.get(stage, max(own.get((task, stage), 0) for task in tasks)) for stage in stages)
+    return dials | {"task_ranks": tuple((task, tuple(own.get((task, stage), 0) for stage in stages)) for task in tasks)}

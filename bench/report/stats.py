@@ -1,221 +1,180 @@
-"""From records to numbers: a seed's metrics and costs per table row, their mean and spread over seeds, delta_m, Pareto fronts.
-
-delta_m is the multi-task score of Vandenhende et al. (arXiv 2004.13379), as MTLoRA (arXiv 2403.20320) prints it: the mean over tasks of the
-relative change of the headline metric against single-task full fine-tuning, in percent, with the sign turned where lower is better.
-"""
+"""From numbers per seed to the machine-readable table: mean, spread and 95 % interval over seeds, tied-best marks, ranks as intervals."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench.record import RecordError
+from bench.report.intervals import delta_m_interval, mean_interval
+from bench.report.paired import Pairs, compare_rows, delta_m_replicates, image_replicates, rank_intervals, tied_with_best
+from bench.report.pareto import pareto_front
+from bench.report.seeds import (
+    EXACT_COSTS,
+    HELD_OUT,
+    MEASURED_COSTS,
+    delta_m,
+    metric_column,
+    plan_tasks,
+    reference_means,
+    reference_position,
+    scored_seed_frame,
+    seed_frame,
+)
 from bench.tasks import TASKS
 
-EXACT_COSTS = ("trainable_params", "trainable_params_without_decoders")
-"""Counts that every seed of a row must agree on."""
-
-MEASURED_COSTS = (
-    "flops_per_image",
-    "merged_flops_per_image",
-    "inference_seconds",
-    "merged_inference_seconds",
-    "stored_bytes",
-    "step_memory_bytes",
-    "step_seconds",
-    "train_seconds",
-)
-"""Costs given as mean and spread over seeds."""
+__all__ = [
+    "EXACT_COSTS", "HELD_OUT", "MEASURED_COSTS", "column_pairs", "delta_m", "metric_column", "pareto_front", "plan_tasks",
+    "reference_position", "row_frame", "seed_frame",
+]  # fmt: skip
 
 
-def metric_column(task: str) -> str:
-    """Return the column that holds a task's headline metric, such as `semseg_miou`."""
-    return f"{task}_{TASKS[task].metric}"
-
-
-def delta_m(values: Mapping[str, float], reference: Mapping[str, float]) -> float | None:
-    """Return the mean relative change over tasks against a reference, in percent, higher is better.
-
-    Args:
-        values: Headline metric per task.
-        reference: Headline metric per task of the reference; its tasks are the ones that are averaged.
-
-    Returns:
-        The mean, or None where a task of the reference has no value, a reference is zero, or there is no reference.
-    """
-    if not reference or any(values.get(task) is None or not reference[task] for task in reference):
-        return None
-    changes = [(1 if TASKS[task].higher_is_better else -1) * (values[task] - reference[task]) / reference[task] for task in reference]
-    return 100 * sum(changes) / len(changes)
-
-
-def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
-    """Mark the points that no other point dominates, cost to be low and score to be high, in O(n log n).
-
-    A point is dominated where another one is no worse in both and better in one; equal points stand or fall together.
-
-    Args:
-        cost: (n,) costs; NaN means unknown.
-        score: (n,) scores; NaN means unknown.
-
-    Returns:
-        (n,) bool, False where cost or score is unknown.
-    """
-    cost, score = np.asarray(cost, dtype=np.float64), np.asarray(score, dtype=np.float64)
-    front = np.zeros(len(cost), dtype=bool)
-    known = np.flatnonzero(~(np.isnan(cost) | np.isnan(score)))
-    best, best_cost = -np.inf, np.nan
-    for index in known[np.lexsort((-score[known], cost[known]))]:
-        if score[index] > best or (score[index] == best and cost[index] == best_cost):
-            front[index], best, best_cost = True, score[index], cost[index]
-    return front
-
-
-def seed_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
-    """Join plan rows and records: one line a table row and seed.
-
-    A seed counts only when every task of its row has an "ok" record with a headline metric; else its line holds no numbers, and `problems`
-    says why.
-
-    Args:
-        plan: As `bench.record.read_plan` returns it.
-        records: As `bench.record.load_records` returns them; those that no row names are left out.
-
-    Returns:
-        Columns row (position in the plan), seed, complete (bool), problems (list of str), `<task>_<metric>` (percent or
-        degrees), and costs: over the models of the row, parameters, FLOPs, bytes stored, step seconds and train seconds are sums, step
-        memory is the maximum.
-
-    Raises:
-        ValueError: Where a record contradicts the plan: launch the suite again, so that the plan is written anew.
-    """
-    by_id = {record["run_id"]: record for record in records}
-    lines = []
-    for position, row in enumerate(plan["rows"]):
-        found = [by_id[run_id] for run_id in row["run_ids"] if run_id in by_id]
-        for record in found:
-            if record["cell_id"] != row["cell_id"] or record["seed"] not in row["seeds"]:
-                raise RecordError(
-                    f"record {record['run_id']}: cell_id {record['cell_id']}, seed {record['seed']}; its row {row['label']!r} in the plan: "
-                    f"cell_id {row['cell_id']}, seeds {row['seeds']}. Launch the suite again: it writes the plan anew."
-                )
-        for seed in row["seeds"]:
-            models = [record for record in found if record["seed"] == seed]
-            lines.append({"row": position, "seed": seed} | _seed_line(row, models))
-    return pd.DataFrame(lines)
-
-
-def _seed_line(row: Mapping, models: Sequence[Mapping]) -> dict:
-    """Return metrics and costs of one row and seed, or what is missing of them."""
-    metrics: dict[str, float] = {}
-    failed = [model for model in models if model["status"] != "ok"]
-    problems = [_about(model["tasks"], row, model["status"]) for model in failed]
-    covered = {task for model in models for task in model["tasks"]}
-    absent = [task for task in row["tasks"] if task not in covered]
-    problems += [_about(absent, row, "not run")] if absent else []
-    usable = [model for model in models if model["status"] == "ok"]
-    for model in usable:
-        for task in model["tasks"]:
-            if task in metrics:
-                raise RecordError(
-                    f"row {row['label']!r} names two records of {task} with seed {model['seed']}; one is the most. Correct the plan."
-                )
-            metrics[task] = model["metrics"][task][TASKS[task].metric]
-    problems += [f"{task} without {TASKS[task].metric}" for task, value in metrics.items() if value is None]
-    if problems:
-        return {"complete": False, "problems": problems}
-    return {"complete": True, "problems": []} | {metric_column(task): metrics[task] for task in row["tasks"]} | _costs(usable)
-
-
-def _about(tasks: Sequence[str], row: Mapping, what: str) -> str:
-    """Name the tasks that something happened to, unless it is all of the row's."""
-    return what if set(tasks) == set(row["tasks"]) else f"{', '.join(tasks)} {what}"
-
-
-def _costs(models: Sequence[Mapping]) -> dict[str, float | None]:
-    """Join the costs of the models that one row and seed consists of; a run of too few steps has no step time."""
-    steps = [model["cost"]["step_seconds"]["median"] for model in models]
-    return {
-        "trainable_params": sum(model["params"]["trainable"] for model in models),
-        "trainable_params_without_decoders": sum(model["params"]["trainable_without_decoders"] for model in models),
-        "flops_per_image": sum(model["cost"]["flops_per_image"] for model in models),
-        "merged_flops_per_image": sum(model["cost"]["merged_flops_per_image"] for model in models),
-        "inference_seconds": sum(model["cost"]["inference_seconds"]["median"] for model in models),
-        "merged_inference_seconds": sum(model["cost"]["merged_inference_seconds"]["median"] for model in models),
-        "stored_bytes": sum(model["cost"]["stored_bytes"] for model in models),
-        "step_memory_bytes": max(model["cost"]["step_memory_bytes"]["total"] for model in models),
-        "step_seconds": None if None in steps else sum(steps),
-        "train_seconds": sum(model["timing"]["train_seconds"] for model in models),
-    }
-
-
-def row_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
+def row_frame(plan: Mapping, records: Sequence[Mapping], records_dir: Path | None = None) -> pd.DataFrame:
     """Summarise each plan row over its complete seeds: the machine-readable table.
 
     Args:
         plan: As `bench.record.read_plan` returns it.
         records: As `bench.record.load_records` returns them.
+        records_dir: Where the records' per-image sums lie, for paired tests over images too; None: tests over seeds alone.
 
     Returns:
         One line a plan row, families kept together in the order of the plan. Columns label, method, title, kind, family, dial, dial_value,
         is_reference, seeds_planned, seeds_complete, missing (what keeps seeds from counting, or empty); for every headline metric, delta_m
-        and measured cost `<quantity>_mean`, `_std` (sample, n - 1; missing for one seed) and `_n`; one column for each count.
+        and measured cost `<quantity>_mean`, `_std` (sample, n - 1; missing for one seed), `_n`, `_low` and `_high` (95 % interval; of
+        delta_m with the reference's spread in it, and missing for the reference itself, which is 0 by definition); for metrics and delta_m
+        `<quantity>_tied_best` (best, or not told apart from the best) and `<quantity>_resampled`; rank_low, rank_high by delta_m;
+        mean_rank (over tasks and seeds) and iqm_change (interquartile mean over tasks and seeds of the relative change against the
+        reference, percent); one column for each count. `<quantity>_held_out_...` where every model of a row has them.
 
     Raises:
         ValueError: Where seeds of a row disagree on a parameter count.
     """
-    seeds = seed_frame(plan, records)
-    quantities = [metric_column(task) for task in plan_tasks(plan)]
-    seeds = seeds.reindex(columns=[*seeds.columns, *(name for name in (*quantities, *EXACT_COSTS, *MEASURED_COSTS) if name not in seeds)])
-    seeds["delta_m"] = _delta_m_column(plan, seeds)
+    seeds = scored_seed_frame(plan, records)
+    shown = [metric_column(task) for task in plan_tasks(plan)] + ["delta_m"]
+    held_out = [f"{name}{HELD_OUT}" for name in shown if f"{name}{HELD_OUT}" in seeds]
     lines = []
     for position, row in enumerate(plan["rows"]):
         own = seeds[(seeds["row"] == position) & seeds["complete"]]
-        line = _row_identity(plan, position) | _row_state(row, seeds[seeds["row"] == position])
-        for name in EXACT_COSTS:
-            counts = own[name].unique()
-            if len(counts) > 1:
-                raise RecordError(
-                    f"row {row['label']!r}: seeds disagree on {name} ({sorted(counts)}); they were made by different code. Rerun the row."
-                )
-            line[name] = int(counts[0]) if len(counts) else None
-        for name in (*quantities, "delta_m", *MEASURED_COSTS):
-            values = own[name].dropna().astype(float)
-            line |= {f"{name}_mean": values.mean(), f"{name}_std": values.std(ddof=1), f"{name}_n": len(values)}
+        line = _row_identity(plan, position) | _row_state(row, seeds[seeds["row"] == position]) | _counts(row, own)
+        for name in (*shown, *held_out, *MEASURED_COSTS):
+            line |= _summary_of(name, own[name].dropna().astype(float).to_numpy())
+        for suffix in ("", HELD_OUT) if held_out else ("",):
+            line |= _delta_m_ends(plan, seeds, position, suffix)
         lines.append(line)
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
+    frame = frame.assign(**_comparisons(plan, records, seeds, frame, records_dir), **_robust(plan, seeds))
     order = {family: position for position, family in reversed(list(enumerate(frame["family"])))}
     return frame.sort_values("family", key=lambda families: families.map(order), kind="stable", ignore_index=True)
 
 
-def plan_tasks(plan: Mapping) -> list[str]:
-    """Return the tasks of a plan's rows in the order of the task table."""
-    return [task for task in TASKS if any(task in row["tasks"] for row in plan["rows"])]
+def _counts(row: Mapping, own: pd.DataFrame) -> dict[str, int | None]:
+    """Return the counts that a row's seeds must agree on."""
+    found = {}
+    for name in EXACT_COSTS:
+        counts = own[name].unique()
+        if len(counts) > 1:
+            raise RecordError(
+                f"row {row['label']!r}: seeds disagree on {name} ({sorted(counts)}); they were made by different code. Rerun the row."
+            )
+        found[name] = int(counts[0]) if len(counts) else None
+    return found
 
 
-def reference_position(plan: Mapping) -> int | None:
-    """Return the position of the row that delta_m divides by, or None where the plan names none.
+def _summary_of(name: str, values: np.ndarray) -> dict[str, float | int]:
+    """Return mean, sample standard deviation, n and t interval of a quantity over seeds."""
+    low, high = mean_interval(values)
+    mean = values.mean() if len(values) else np.nan
+    std = values.std(ddof=1) if len(values) > 1 else np.nan
+    return {f"{name}_mean": mean, f"{name}_std": std, f"{name}_n": len(values), f"{name}_low": low, f"{name}_high": high}
 
-    A single-task and a multi-task row of one configuration share their cell id; then the single-task one is the reference.
+
+def _delta_m_ends(plan: Mapping, seeds: pd.DataFrame, position: int, suffix: str) -> dict[str, float]:
+    """Return the interval of a row's delta_m, the reference's spread carried; missing for the reference itself."""
+    name, reference = f"delta_m{suffix}", reference_position(plan)
+    low = high = np.nan
+    if reference is not None and position != reference:
+        columns = [metric_column(task) + suffix for task in plan["rows"][reference]["tasks"]]
+        values = [
+            seeds.loc[(seeds["row"] == place) & seeds["complete"], columns].dropna().to_numpy(dtype=float)
+            for place in (position, reference)
+        ]
+        if len(values[1]):
+            signs = np.array([1 if TASKS[task].higher_is_better else -1 for task in plan["rows"][reference]["tasks"]])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                low, high, _ = delta_m_interval(values[0], values[1], signs) if len(values[0]) else (np.nan, np.nan, np.nan)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def seed_matrix(seeds: pd.DataFrame, quantity: str, rows: int) -> np.ndarray:
+    """Return a quantity as (R, S): a line a row of the plan, a column a seed, NaN where a seed does not count."""
+    complete = seeds[seeds["complete"]]
+    table = complete.pivot(index="row", columns="seed", values=quantity).reindex(index=range(rows))
+    return table.to_numpy(dtype=float, na_value=np.nan)
+
+
+def column_pairs(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, records_dir: Path | None = None) -> dict[str, Pairs]:
+    """Compare all rows of the plan in every headline metric and delta_m.
+
+    Args:
+        plan, records, records_dir: As `row_frame` takes them.
+        seeds: As `bench.report.seeds.scored_seed_frame` returns it.
+
+    Returns:
+        Per quantity the pairs, rows in the order of the plan.
     """
-    matches = [position for position, row in enumerate(plan["rows"]) if row["cell_id"] == plan["reference_cell_id"]]
-    single = [position for position in matches if plan["rows"][position]["kind"] == "single_task"]
-    return next(iter(single or matches), None)
+    replicates = {} if records_dir is None else image_replicates(plan, records, seeds, records_dir)
+    rows = len(plan["rows"])
+    pairs = {
+        metric_column(task): compare_rows(seed_matrix(seeds, metric_column(task), rows), replicates.get(task)) for task in plan_tasks(plan)
+    }
+    pairs["delta_m"] = compare_rows(seed_matrix(seeds, "delta_m", rows), delta_m_replicates(replicates, reference_means(plan, seeds)))
+    return pairs
 
 
-def _delta_m_column(plan: Mapping, seeds: pd.DataFrame) -> pd.Series:
-    """Return delta_m of every line against the means over seeds of the reference row."""
-    position = reference_position(plan)
-    own = seeds[(seeds["row"] == position) & seeds["complete"]]
-    tasks = plan["rows"][position]["tasks"] if position is not None and len(own) else []
-    reference = {task: float(own[metric_column(task)].mean()) for task in tasks}
+def _comparisons(
+    plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, frame: pd.DataFrame, records_dir: Path | None
+) -> dict[str, object]:
+    """Return tied-best marks of the metrics and delta_m, and the ranks by delta_m."""
+    directions = {metric_column(task): TASKS[task].higher_is_better for task in plan_tasks(plan)} | {"delta_m": True}
+    found: dict[str, object] = {}
+    for name, pairs in column_pairs(plan, records, seeds, records_dir).items():
+        means, higher = frame[f"{name}_mean"].to_numpy(dtype=float), directions[name]
+        found[f"{name}_tied_best"] = tied_with_best(pairs, means, higher_is_better=higher)
+        found[f"{name}_resampled"] = pairs.resampled
+        if name == "delta_m":
+            low, high = rank_intervals(pairs, means, higher_is_better=True)
+            found |= {"rank_low": pd.array(low, dtype="Int64"), "rank_high": pd.array(high, dtype="Int64")}
+    return found
 
-    def of_line(line: pd.Series) -> float:
-        values = {task: line[metric_column(task)] for task in reference if pd.notna(line[metric_column(task)])}
-        result = delta_m(values, reference)
-        return np.nan if result is None else result
 
-    return seeds.apply(of_line, axis=1).astype(float)
+def _robust(plan: Mapping, seeds: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return mean ranks over tasks and seeds, and interquartile means of the relative changes against the reference."""
+    rows, reference = len(plan["rows"]), reference_means(plan, seeds)
+    ranks, changes = [], []
+    for task in plan_tasks(plan):
+        values = pd.DataFrame(seed_matrix(seeds, metric_column(task), rows))
+        ranks.append(values.rank(ascending=not TASKS[task].higher_is_better).to_numpy())
+        if task in reference:
+            sign = 1 if TASKS[task].higher_is_better else -1
+            changes.append(100 * sign * (values.to_numpy() / reference[task] - 1))
+    stacked = np.concatenate(ranks, axis=1)
+    known = ~np.isnan(stacked)
+    mean_rank = np.where(known.any(axis=1), np.nansum(stacked, axis=1) / np.maximum(known.sum(axis=1), 1), np.nan)
+    iqm = np.full(rows, np.nan)
+    if changes and len(changes) == len(reference):
+        iqm = np.array([interquartile_mean(line[~np.isnan(line)]) for line in np.concatenate(changes, axis=1)])
+    return {"mean_rank": mean_rank, "iqm_change": iqm}
+
+
+def interquartile_mean(values: np.ndarray) -> float:
+    """Return the mean of the middle half of the values, those on the quartiles counted in part; NaN for none."""
+    values = np.sort(values)
+    if not len(values):
+        return np.nan
+    edges = np.arange(len(values) + 1)
+    inside = np.clip(np.minimum(edges[1:], 0.75 * len(values)) - np.maximum(edges[:-1], 0.25 * len(values)), 0, None)
+    return float(values @ inside / inside.sum())
 
 
 def _row_identity(plan: Mapping, position: int) -> dict:

@@ -13,8 +13,8 @@ from methods.frozen import FrozenConfig
 
 DATA = DataConfig(source="synthetic", synthetic=SyntheticConfig(n_train=240, n_val=100, size=96, seed=0))
 RECIPE = RecipeConfig(
-    epochs=3,
-    warmup_epochs=0.5,
+    epochs=10,
+    warmup_epochs=1,
     batch_size=8,
     image_size=64,
     peak_lr=1e-3,

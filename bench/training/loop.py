@@ -5,7 +5,8 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.config import RecipeConfig
 from bench.measure.metrics import metric_of
 from bench.measure.panels import Panels
 from bench.record import write_atomically
+from bench.storage import set_aside
 from bench.training.held_out import HeldOut
 from bench.training.losses import total_loss
 from bench.training.optim import build_optimizer, learning_rate
@@ -42,6 +44,7 @@ class FitState:
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
+    wait_seconds: float = 0.0
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     best: dict[str, Any] | None = None
@@ -86,7 +89,7 @@ def fit(
     for epoch in range(state.epoch, recipe.epochs):
         started, sums, lr = time.perf_counter(), {}, 0.0
         model.train()
-        for i, batch in enumerate(loader_of_epoch(epoch=epoch)):
+        for i, batch in enumerate(waited_for(loader_of_epoch(epoch=epoch), state)):
             step_started = time.perf_counter()
             lr = set_learning_rate(optimizer, epoch * steps_per_epoch + i, steps_per_epoch, recipe)
             losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
@@ -107,6 +110,16 @@ def fit(
         save_checkpoint(checkpoint, identity, state, model, optimizer, scaler)
         on_epoch(line)
     return state
+
+
+def waited_for(batches: Iterable[dict[str, Any]], state: FitState) -> Iterator[dict[str, Any]]:
+    """Give the batches, and add the time that each takes to come to the state."""
+    batches, started = iter(batches), time.perf_counter()
+    while (batch := next(batches, None)) is not None:
+        state.wait_seconds += time.perf_counter() - started
+        yield batch
+        del batch  # its memory may serve the next
+        started = time.perf_counter()
 
 
 def train_step(
@@ -233,11 +246,12 @@ def load_checkpoint(
         return FitState()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        logger.warning("%s is damaged (%s); the trial starts again", path, error)
+        written_for = content["identity"]
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        logger.warning("%s is damaged (%s); it is set aside as %s and the trial starts again", path, error, set_aside(path))
         return FitState()
-    if content["identity"] != identity:
-        logger.warning("%s was written by other code or for other data; the trial starts again", path)
+    if written_for != identity:
+        logger.warning("%s was written by other code or for other data; set aside as %s, the trial starts again", path, set_aside(path))
         return FitState()
     unexpected = model.load_state_dict(content["model"], strict=False).unexpected_keys
     if unexpected:

@@ -1,4 +1,7 @@
-"""Training curves: each task's unweighted training loss over the epochs, one thin line a trial, drawn with seaborn."""
+"""Training curves: each task's unweighted training loss over the epochs, drawn with seaborn.
+
+One thin line a trial; of more trials than the eye can follow, one line a family with the band from the lowest to the highest trial.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,11 +9,14 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.report.plots import STYLE, TEXT_WIDTH_INCHES
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, present_families
 from bench.tasks import TASKS
 
 _PANEL_HEIGHT_INCHES = 1.9
 _LEGEND_COLUMNS = 4
+_LINES_AT_MOST = 60
+"""Trials that are drawn one by one."""
+
 _DASHES = {"-": "", "--": (4, 2), ":": (1, 1.5), "-.": (4, 1.5, 1, 1.5)}
 """How seaborn spells matplotlib's line styles."""
 
@@ -41,15 +47,6 @@ def loss_numbers(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) 
     return pd.DataFrame(lines, columns=["row", "family", "run_id", "seed", "task", "epoch", "loss"])
 
 
-def seaborn_problem() -> str | None:
-    """Return why seaborn cannot be imported, or None. It brings scipy.stats, which fails beside a broken torch; the rest needs neither."""
-    try:
-        import seaborn  # noqa: F401
-    except (ImportError, AttributeError) as error:
-        return str(error)
-    return None
-
-
 def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title: str) -> Figure:
     """Draw one panel a task; a family keeps the colour and the dashes that it has in the other figures.
 
@@ -61,7 +58,8 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
     import seaborn
 
     tasks = [task for task in TASKS if task in set(numbers["task"])]
-    families = [family for family in styles if family in set(numbers["family"])]
+    families = present_families(styles, numbers["family"])
+    singly = numbers["run_id"].nunique() <= _LINES_AT_MOST
     palette = {family: styles[family]["color"] for family in families}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(TEXT_WIDTH_INCHES, _PANEL_HEIGHT_INCHES + 1.0), layout="constrained")
@@ -73,17 +71,18 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
                 "hue": "family",
                 "hue_order": families,
                 "palette": palette,
-                "units": "run_id",
-                "estimator": None,
                 "ax": axes,
             }
+            if own["epoch"].nunique() == 1:
+                common["marker"] = "."  # a line needs two points
             common |= {"style": "family", "style_order": families, "dashes": [_DASHES[styles[family]["linestyle"]] for family in families]}
+            common |= {"units": "run_id", "estimator": None} if singly else {"estimator": "mean", "errorbar": ("pi", 100), "n_boot": 0}
             seaborn.lineplot(own, **common, legend=i == 0, linewidth=0.8, alpha=0.75)
             axes.set(title=TASKS[task].title, xlabel="Epoch", ylabel="Training loss" if i == 0 else "")
-            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
             if i == 0:
                 handles, labels = axes.get_legend_handles_labels()
                 axes.get_legend().remove()
-        figure.suptitle(f"{title}: training loss, one line a trial", fontsize=8)
+        figure.suptitle(f"{title}: training loss, {'one line a trial' if singly else 'mean and range of a family'}", fontsize=8)
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), _LEGEND_COLUMNS), frameon=False)
     return figure

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 _ANGLES_DEGREES = (45, 135, 90, 0, -45, 180, -90, -135, 67, 113, 22, -22, 158, -67, -113, -158)
-_RADII_POINTS = (8.0, 10.0, 13.0, 17.0, 22.0, 28.0)
+_RADII_POINTS = (8.0, 10.0, 13.0, 17.0, 22.0, 28.0, 36.0, 46.0, 58.0, 72.0)
 _LEADER_FROM_POINTS = 13.0
 _LINE_WEIGHT, _MARKER_WEIGHT, _LABEL_WEIGHT, _OUTSIDE_WEIGHT = 1.0, 4.0, 40.0, 400.0
 
@@ -39,7 +39,7 @@ def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: S
     crowd = [(np.hypot(*(points - point).T) < 25 * scale).sum() for point in points]
     placed: list[np.ndarray] = []
     for index in sorted(range(len(texts)), key=lambda position: -crowd[position]):
-        half = np.array([0.36 * len(texts[index]), 0.5]) * size * scale  # half the extent of digits in the font
+        half = np.array([0.31 * max(len(texts[index]), 1) + 0.05, 0.5]) * size * scale  # half the extent of a text in the font
         best = None
         for radius in _RADII_POINTS:
             for rank, angle in enumerate(np.deg2rad(_ANGLES_DEGREES)):

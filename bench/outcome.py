@@ -1,0 +1,97 @@
+"""From a measurement to its record: what was measured, or why it was not. Two things leave no record: a disk that refuses, and an error
+of the network, which a second try may not meet again."""
+
+import datetime
+import errno
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.errors import SuiteError
+from bench.record import RecordError, StorageError, read_record, write_record
+from bench.storage import tail
+from bench.training.loop import DivergedError
+
+TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""Errors of a network or its file system."""
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+def conclude(
+    record: dict[str, Any],
+    work: Callable[[], tuple[dict[str, Any], Mapping[str, np.ndarray] | None]],
+    *,
+    started: float,
+    directory: Path,
+    log: Path,
+) -> dict[str, Any]:
+    """Do the work and write what came of it as a record.
+
+    Args:
+        record: What is known before; its `timing` is filled.
+        work: Returns the measured part of the record, and the per-image sums or None.
+        started: `time.time()` at the start of the trial.
+        directory: Where the record goes.
+        log: The trial's log, whose end goes into the record of a trial that does not end well.
+
+    Returns:
+        The record as it reads on disk.
+
+    Raises:
+        StorageError: The disk does not take a checkpoint or the record.
+        OSError: One of `TRANSIENT`.
+    """
+    known, per_image = dict(record), None
+    try:
+        measured, per_image = work()
+        record |= {"status": "ok", "reason": None} | measured
+    except (DivergedError, FloatingPointError) as error:
+        record |= {"status": "diverged", "reason": str(error)}
+    except StorageError:
+        raise
+    except SuiteError as error:
+        record |= {"status": "invalid", "reason": f"{type(error).__name__}: {error}"}
+    except OSError as error:
+        if error.errno in TRANSIENT:
+            raise
+        if error.errno in DISK_FULL:
+            raise StorageError(f"{error}; make room and run the same command again: the trial goes on from its last epoch") from error
+        record |= failure(error)
+    except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
+        record |= failure(error)
+    sys.stderr.flush()
+    record["timing"] |= {"end": iso(time.time()), "total_seconds": time.time() - started}
+    record |= {} if record["status"] == "ok" else {"log_tail": tail(log)}
+    try:
+        return read_record(write_record(directory, record, per_image))
+    except RecordError as error:  # measurements that do not add up are a defect to be seen, not a trial to be lost
+        unmeasured = known | {"timing": record["timing"], "status": "failed", "reason": str(error), "log_tail": tail(log)}
+        return read_record(write_record(directory, unmeasured, None))
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """Return status and reason of a trial that raised, and print the traceback, which so gets into its log; call it while handling."""
+    traceback.print_exc()
+    status = "oom" if is_out_of_memory(error) else "failed"
+    return {"status": status, "reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; on a CPU, and in cuBLAS, torch raises a plain RuntimeError then."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+    )
+
+
+def iso(seconds: float) -> str:
+    """Return a time stamp in UTC, ISO 8601."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()

@@ -1,0 +1,114 @@
+"""The page: `report.html`, one file that needs neither network nor server, from the same numbers as tables and figures.
+
+`facts` are the sentences at its top, `payload` the data that its script draws from, `assets` the bytes inside of it; the templates lie in
+`bench/report/templates`. Text from records is escaped by jinja2 where it is markup, set as text by the script, and its policy (CSP) forbids
+every request.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from bench.report.page.assets import data_uri, downloads, packed, pictures, plotly_packed, small_png
+from bench.report.page.facts import facts
+from bench.report.page.payload import payload
+from bench.report.plots import CAPTIONS, Drawn
+from bench.report.tables import MainTable
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+PAGE = "report.html"
+SCRIPTS = ("table", "charts", "detail", "main")
+
+
+def make_page(
+    plan: Mapping,
+    records: Sequence[Mapping],
+    rows: pd.DataFrame,
+    table: MainTable,
+    *,
+    drawn: Drawn,
+    contents: Mapping[str, str | bytes],
+    findings: Sequence[str],
+    claims: pd.DataFrame | None = None,
+) -> str:
+    """Return the page.
+
+    Args:
+        plan: As `bench.record.read_plan` returns it.
+        records: Records of the plan.
+        rows: As `bench.report.stats.row_frame` returns it.
+        table: The printed table of these rows, line by line.
+        drawn: The figures.
+        contents: The other files of the report, for the downloads.
+        findings: Sentences on what holds and what does not.
+        claims: Statements of papers with their answers, one a line, columns as they are to be headed; None without.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    data = payload(plan, records, rows) | {"panels": pictures(drawn.panels, list(rows["label"]))}
+    images = [
+        {"name": name, "caption": CAPTIONS[name], "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}
+        for name in drawn.names
+        if not (name.startswith("panels_") and data["panels"])
+    ]
+    return environment.get_template("page.html.j2").render(
+        plan=plan,
+        description=_paragraphs(plan.get("description") or ""),
+        title=table.title,
+        facts=facts(plan, records, rows),
+        findings=findings,
+        claims=None
+        if claims is None or claims.empty
+        else {"heads": list(claims.columns), "lines": claims.fillna("").astype(str).values.tolist()},
+        heads=[_head(name) for name in table.cells.columns],
+        lines=_lines(table, rows),
+        footnotes=table.footnotes,
+        figures=images,
+        not_drawn=drawn.not_drawn,
+        downloads=downloads(contents, _download_names(contents)),
+        has_panels=data["panels"] is not None,
+        css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup("\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)),
+        plotly=plotly_packed(),
+        data=packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()),
+    )
+
+
+def _head(name: str) -> dict[str, str]:
+    """Return a column head with what sorting by it means: text, or a number whose best end comes first."""
+    kind = "text" if name in ("Method", "Seeds") else "number"
+    return {"name": name, "kind": kind, "first": "descending" if "↑" in name else "ascending"}
+
+
+def _lines(table: MainTable, rows: pd.DataFrame) -> list[dict]:
+    """Return the table's lines for the template: number, family and cells with their marks."""
+    return [
+        {
+            "number": place + 1,
+            "family": rows["family"].iloc[place],
+            "break": place > 0 and table.groups[place] != table.groups[place - 1],
+            "incomplete": bool(rows["seeds_complete"].iloc[place] < rows["seeds_planned"].iloc[place]),
+            "cells": [
+                {"text": text, "bold": bool(bold)} for text, bold in zip(table.cells.iloc[place], table.bold.iloc[place], strict=True)
+            ],
+        }
+        for place in range(len(table.cells))
+    ]
+
+
+def _download_names(contents: Mapping[str, str | bytes]) -> list[str]:
+    """List what can be downloaded: tables, then figures as PDF and their numbers; the figures' PNG are on the page."""
+    tables = [name for name in contents if name.startswith("table") or name.endswith((".tex", ".md"))]
+    others = [name for name in contents if name not in tables and name.endswith((".pdf", ".csv"))]
+    return tables + sorted(others, key=lambda name: (not name.endswith(".csv"), name))
+
+
+def _paragraphs(text: str) -> list[dict[str, str]]:
+    """Split a docstring into paragraphs; indented ones are commands."""
+    parts = [part for part in text.strip("\n").split("\n\n") if part.strip()]
+    return [{"text": " ".join(part.split()), "kind": "code" if part.startswith("    ") else "text"} for part in parts]

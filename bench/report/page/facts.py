@@ -1,0 +1,147 @@
+"""What a reader of the page must know first, by rule: what was compared, on what data, how sure one can be, how to run it again."""
+
+import glob
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from bench.report.footnotes import distinct, trial_counts
+from bench.report.stats import plan_tasks, reference_position
+from bench.tasks import TASKS
+
+_DROPPED = ("--only", "--rerun", "--results", "--address")
+"""Options of the launch that do not belong into the command that runs one row again elsewhere."""
+
+
+def facts(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return the questions of a reader with their answers; an answer that starts with "$ " is a command.
+
+    Args:
+        plan: As `bench.record.read_plan` returns it.
+        records: Records of the plan.
+        rows: As `bench.report.stats.row_frame` returns it.
+    """
+    return [
+        ("What was compared", _compared(plan, rows)),
+        ("On what data", _data(records)),
+        ("How sure one can be", _certainty(plan, records, rows)),
+        ("How to run it again", _again(plan)),
+    ]
+
+
+def _compared(plan: Mapping, rows: pd.DataFrame) -> list[str]:
+    """Name families with their dials, tasks and the reference."""
+    names = []
+    for family, own in rows.groupby("family", sort=False):
+        values = sorted(own["dial_value"].dropna().astype(float).unique())
+        dial = own["dial"].iloc[0]
+        several = f" ({str(dial).replace('_', ' ')} {', '.join(f'{value:g}' for value in values)})" if len(values) > 1 else ""
+        names.append(f"{family}{several}" if several or len(own) > 1 else own["label"].iloc[0])
+    shown = [TASKS[name] for name in plan_tasks(plan)]
+    tasks = ", ".join(
+        f"{task.title} ({task.metric_title}, {task.unit}, {'higher' if task.higher_is_better else 'lower'} is better)" for task in shown
+    )
+    position = reference_position(plan)
+    answers = [f"{len(rows)} settings: {'; '.join(names)}.", f"Tasks: {tasks}."]
+    if position is not None:
+        label = plan["rows"][position]["label"]
+        answers.append(
+            f"Δm is the mean over tasks of the relative change against “{label}”, trained by this suite, in percent; positive is better."
+        )
+    return answers
+
+
+def _data(records: Sequence[Mapping]) -> list[str]:
+    """Say what was trained on, with which backbone and recipe."""
+    usable = [record for record in records if record["status"] == "ok"]
+
+    def of(*path: str) -> str:
+        def pick(record: Mapping) -> object:
+            value: object = record["config"]
+            for key in path:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            return value
+
+        return ", ".join(distinct(usable, pick)) or "not recorded"
+
+    synthetic = "synthetic" in of("data", "source")
+    counts = distinct(usable, lambda record: f"{record['data']['n_train']} training and {record['data']['n_val']} validation images")
+    answers = [
+        f"Data set: {of('data', 'source')}; {'; '.join(counts) or 'no trial ended well'}; {of('recipe', 'image_size')} pixels a side."
+    ]
+    if synthetic:
+        answers.append("Images and labels are rendered: this says how the pipeline works, and nothing about the methods on photographs.")
+    answers.append(f"Backbone: {of('backbone', 'name')}, weights: {of('backbone', 'weights')}.")
+    answers.append(
+        f"Training: {of('recipe', 'epochs')} epochs, batch {of('recipe', 'batch_size')}, peak learning rate {of('recipe', 'peak_lr')}, "
+        f"{of('recipe', 'precision')}. The result is the last epoch's."
+    )
+    return answers
+
+
+def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:
+    """Say how many seeds there are, what is missing, and where numbers beside each other were not made alike."""
+    done, planned = trial_counts(plan, records)
+    seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
+    fewest, most = rows["seeds_complete"].min(), rows["seeds_complete"].max()
+    number = f"{most} seeds a row" if fewest == most else f"{fewest} to {most} seeds a row"
+    answers = [f"{done} of {planned} trials have a result; {number} (planned: {', '.join(map(str, seeds))})."]
+    if most < 2:
+        answers.append("One seed gives no interval: no order of rows can be claimed from it.")
+    elif most < 5:
+        answers.append(
+            "Intervals are 95 % over seeds; with so few seeds they are wide, and rows whose intervals overlap are not told apart."
+        )
+    else:
+        answers.append("Intervals are 95 % over seeds; rows whose intervals overlap are not told apart.")
+    failed = [record for record in records if record["status"] != "ok"]
+    if failed:
+        named = "; ".join(f"{record['run_id']} ({record['status']})" for record in failed[:8])
+        answers.append(f"{len(failed)} trials did not end well: {named}{'; …' if len(failed) > 8 else ''}. Their seeds do not count.")
+    aspects: dict[str, Callable[[Mapping], object]] = {
+        "versions of the code": lambda record: record["code_id"],
+        "devices": lambda record: record["env"].get("device"),
+        "data sets": lambda record: (record["data"] or {}).get("fingerprint"),
+    }
+    mixed = [f"{len(values)} {name}" for name, pick in aspects.items() if len(values := distinct(records, pick)) > 1]
+    if mixed:
+        answers.append(f"Careful: the trials mix {', '.join(mixed)}.")
+    devices = ", ".join(distinct(records, lambda record: record["env"].get("device"))) or "not recorded"
+    return [*answers, f"Device: {devices}. Costs in seconds hold for it alone."]
+
+
+def _again(plan: Mapping) -> list[str]:
+    """Give the command of the whole, and say where those of rows and trials are."""
+    return [
+        "Everything, or what is missing of it:",
+        f"$ {suite_command(plan)}",
+        "One row: its number in the table opens the command for it.",
+        "One trial, from its record, and whether it comes out the same:",
+        f"$ {trial_command(plan, 'RUN_ID')}",
+    ]
+
+
+def suite_command(plan: Mapping) -> str:
+    """Return the command that runs the suite."""
+    return plan.get("command") or f"python run_suite.py run {plan['suite']}"
+
+
+def trial_command(plan: Mapping, run_id: str) -> str:
+    """Return the command that runs one trial again and compares it with its record, where the suite's results lie."""
+    words = shlex.split(suite_command(plan))
+    given = [word.partition("=")[2] for word in words if word.startswith("--results=")]
+    given += [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--results"]
+    where = ["--results", given[0]] if given else []
+    return f"python run_suite.py reproduce {run_id} {shlex.join(['--suite', plan['suite'], *where])}"
+
+
+def row_command(plan: Mapping, label: str) -> str:
+    """Return the command that runs one row again, into a directory of its own so that nothing there counts as done."""
+    words, kept = iter(shlex.split(suite_command(plan))), []
+    for word in words:
+        if word in _DROPPED:
+            next(words, None)
+        elif not word.startswith(tuple(f"{option}=" for option in _DROPPED)):
+            kept.append(word)
+    return shlex.join([*kept, "--only", glob.escape(label), "--results", "rerun"])

@@ -1,0 +1,216 @@
+"""Pareto fronts of a cost against a score, with what few seeds leave open: who is on the front, how much it covers, where it bends."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bench.report.seeds import EXACT_COSTS, reference_position
+
+DRAWS = 2000
+BOOTSTRAP_SEED = 0
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A cost that a front can be drawn over: its column of the seed frame, what it is divided by, and its title with unit."""
+
+    cost: str
+    scale: float
+    title: str
+
+
+AXES: Mapping[str, Axis] = {
+    "params": Axis(cost="trainable_params", scale=1e6, title="Trainable parameters with decoders (M)"),
+    "stored": Axis(cost="stored_bytes", scale=MIB, title="Stored beside the backbone (MiB)"),
+    "memory": Axis(cost="step_memory_bytes", scale=MIB, title="Memory of a training step (MiB)"),
+    "step_time": Axis(cost="step_seconds", scale=1e-3, title="Training step (ms)"),
+    "flops": Axis(cost="flops_per_image", scale=1e9, title="Forward pass of one image (GFLOPs)"),
+    "inference_time": Axis(cost="inference_seconds", scale=1e-3, title="Inference of one image (ms)"),
+}
+"""Axes by short name."""
+
+
+def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
+    """Mark the points that no other point dominates, cost to be low and score to be high, in O(n log n).
+
+    A point is dominated where another one is no worse in both and better in one; equal points stand or fall together.
+
+    Args:
+        cost: (n,) costs; NaN means unknown.
+        score: (n,) scores; NaN means unknown.
+
+    Returns:
+        (n,) bool, False where cost or score is unknown.
+    """
+    cost, score = np.asarray(cost, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    front = np.zeros(len(cost), dtype=bool)
+    known = np.flatnonzero(~(np.isnan(cost) | np.isnan(score)))
+    best, best_cost = -np.inf, np.nan
+    for index in known[np.lexsort((-score[known], cost[known]))]:
+        if score[index] > best or (score[index] == best and cost[index] == best_cost):
+            front[index], best, best_cost = True, score[index], cost[index]
+    return front
+
+
+def redraw(values: Sequence[np.ndarray], generator: np.random.Generator, draws: int) -> np.ndarray:
+    """Draw means over seeds again: a bootstrap of each row's seeds, widened by sqrt(n / (n - 1)), without which few seeds look too sure.
+
+    Args:
+        values: Per row its values over seeds; one value stays as it is, none gives NaN.
+        generator: Source of chance.
+        draws: D.
+
+    Returns:
+        (D, R) means.
+    """
+    drawn = np.full((draws, len(values)), np.nan)
+    for position, own in enumerate(values):
+        own = np.asarray(own, dtype=float)
+        if len(own) > 1:
+            means = own[generator.integers(len(own), size=(draws, len(own)))].mean(axis=1)
+            drawn[:, position] = own.mean() + (means - own.mean()) * np.sqrt(len(own) / (len(own) - 1))
+        elif len(own):
+            drawn[:, position] = own[0]
+    return drawn
+
+
+def front_probability(cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *, draws: int = DRAWS) -> np.ndarray:
+    """Return how often each row is on the front when seeds are drawn again, rows independently of each other.
+
+    Args:
+        cost: Per row its costs over seeds (one value where all seeds agree).
+        score: Per row its scores over seeds.
+        draws: How often.
+
+    Returns:
+        (R,) shares; NaN for a row without cost or score, and for all where every score has one seed only (nothing to draw from).
+    """
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    costs, scores = redraw(cost, generator, draws), redraw(score, generator, draws)
+    share = np.mean([pareto_front(c, s) for c, s in zip(costs, scores, strict=True)], axis=0) if len(cost) else np.empty(0)
+    unknown = np.isnan(costs[0]) | np.isnan(scores[0])
+    if all(len(own) < 2 for own in score):
+        unknown = np.ones(len(share), dtype=bool)
+    return np.where(unknown, np.nan, share)
+
+
+def hypervolume(cost: Sequence[float], score: Sequence[float], *, reference: tuple[float, float]) -> float:
+    """Return the area between the front and a reference point, cost counted in decades (log10).
+
+    Args:
+        cost: (n,) positive costs; NaN means unknown.
+        score: (n,) scores; NaN means unknown.
+        reference: Highest cost and lowest score that count; points beyond add nothing.
+    """
+    cost, score = np.asarray(cost, dtype=float), np.asarray(score, dtype=float)
+    front = pareto_front(cost, score)
+    front[front] = (cost[front] < reference[0]) & (score[front] > reference[1])
+    order = np.argsort(cost[front])
+    steps = np.log10(np.append(cost[front][order], reference[0]))
+    best = np.maximum.accumulate(score[front][order]) if front.any() else np.empty(0)
+    return float(np.diff(steps) @ (best - reference[1]))
+
+
+def hypervolume_interval(
+    cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *, reference: tuple[float, float], draws: int = DRAWS
+) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % points of the hypervolume when seeds are drawn again; NaN where every score has one seed only.
+
+    Noise makes a front look better than it is (the best of several noisy scores), so the interval tells the spread, not that bias.
+    """
+    if all(len(own) < 2 for own in score):
+        return np.nan, np.nan
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    costs, scores = redraw(cost, generator, draws), redraw(score, generator, draws)
+    volumes = [hypervolume(c, s, reference=reference) for c, s in zip(costs, scores, strict=True)]
+    low, high = np.quantile(volumes, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def knee(cost: Sequence[float], score: Sequence[float]) -> int | None:
+    """Return the index of the front's knee: the point farthest above the chord from its cheapest to its dearest point.
+
+    Cost is counted in decades, both axes are scaled to the front's extent. None where the front has fewer than three points or none lies
+    above the chord.
+    """
+    cost, score = np.asarray(cost, dtype=float), np.asarray(score, dtype=float)
+    front = np.flatnonzero(pareto_front(cost, score))
+    front = front[np.argsort(cost[front], kind="stable")]
+    if len(np.unique(cost[front])) < 3:
+        return None
+    x, y = np.log10(cost[front]), score[front]
+    height = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
+    return int(front[height.argmax()]) if height.max() > 1e-9 else None
+
+
+def seed_values(seeds: pd.DataFrame, quantity: str, rows: int) -> list[np.ndarray]:
+    """Return a quantity's values over the complete seeds of each row of the plan; a count that seeds agree on once."""
+    found = [seeds.loc[(seeds["row"] == position) & seeds["complete"], quantity].dropna().to_numpy(dtype=float) for position in range(rows)]
+    return [own[:1] for own in found] if quantity in EXACT_COSTS else found
+
+
+def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return the front of delta_m over one axis.
+
+    Args:
+        plan: As `bench.record.read_plan` returns it.
+        seeds: As `bench.report.seeds.scored_seed_frame` returns it.
+        axis: A key of `AXES`.
+
+    Returns:
+        One line a row of the plan that has both, in its order: label, cost (divided by the axis' scale), delta_m, n, on_front (by the
+        means), front_probability, knee.
+    """
+    rows, chosen = len(plan["rows"]), AXES[axis]
+    cost, score = seed_values(seeds, chosen.cost, rows), seed_values(seeds, "delta_m", rows)
+    reference = reference_position(plan)
+    means = [np.array([own.mean() if len(own) else np.nan for own in values]) for values in (cost, score)]
+    if reference is not None and not np.isnan(means[1][reference]):
+        means[1][reference] = 0.0  # its mean is 0 by definition, not up to rounding
+    bend = knee(*means)
+    frame = pd.DataFrame(
+        {
+            "label": [row["label"] for row in plan["rows"]],
+            "cost": means[0] / chosen.scale,
+            "delta_m": means[1],
+            "n": [len(own) for own in score],
+            "on_front": pareto_front(*means),
+            "front_probability": front_probability(cost, score),
+            "knee": [position == bend for position in range(rows)],
+        }
+    )
+    return frame.dropna(subset=["cost", "delta_m"]).reset_index(drop=True)
+
+
+def front_summary(plan: Mapping, seeds: pd.DataFrame) -> pd.DataFrame:
+    """Return, per axis, the hypervolume of the front with its interval and reference point, and the knee.
+
+    Returns:
+        Columns axis, title, hypervolume (percent of delta_m times decades of cost), low, high, reference_cost (the dearest row, in the
+        axis' unit), reference_delta_m (the worst row), knee (label or missing), on_front (labels from cheap to dear).
+    """
+    lines, rows = [], len(plan["rows"])
+    for name, axis in AXES.items():
+        front = front_frame(plan, seeds, name)
+        if front.empty:
+            continue
+        corner = (float(front["cost"].max()), float(front["delta_m"].min()))
+        cost = [own / axis.scale for own in seed_values(seeds, axis.cost, rows)]
+        low, high = hypervolume_interval(cost, seed_values(seeds, "delta_m", rows), reference=corner, draws=DRAWS // 4)
+        lines.append(
+            {
+                "axis": name,
+                "title": axis.title,
+                "hypervolume": hypervolume(front["cost"], front["delta_m"], reference=corner),
+                "low": low,
+                "high": high,
+                "reference_cost": corner[0],
+                "reference_delta_m": corner[1],
+                "knee": next(iter(front.loc[front["knee"], "label"]), None),
+                "on_front": "; ".join(front[front["on_front"]].sort_values("cost")["label"]),
+            }
+        )
+    return pd.DataFrame(lines)

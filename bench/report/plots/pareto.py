@@ -1,0 +1,221 @@
+"""Pareto plots: a cost (log) against delta_m, with intervals both ways, the front, and published points where they can be compared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.plots.labels import place_labels
+from bench.report.stats import pareto_front
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, bars, keep_in_view, log_axis, new_figure
+
+MIB = 2**20
+LABELS_AT_MOST = 48
+"""Points that get a label; with more of them, only rows on the front do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A cost axis.
+
+    Attributes:
+        column: A count's column of the row frame, or a measured cost without `_mean`.
+        scale: What the number is divided by.
+        title: Label of the axis, with unit.
+    """
+
+    column: str
+    scale: float
+    title: str
+
+
+COSTS = {
+    "params": Cost(column="trainable_params", scale=1e6, title="Trainable parameters with decoders (M)"),
+    "params_without_decoders": Cost(column="trainable_params_without_decoders", scale=1e6, title="Trainable without decoders (M)"),
+    "memory": Cost(column="step_memory_bytes", scale=MIB, title="Memory of a training step (MiB)"),
+    "stored": Cost(column="stored_bytes", scale=MIB, title="Stored beside the backbone (MiB)"),
+    "step": Cost(column="step_seconds", scale=1e-3, title="Time of a training step (ms)"),
+    "flops": Cost(column="flops_per_image", scale=1e9, title="Forward pass (GFLOPs / image)"),
+    "merged_flops": Cost(column="merged_flops_per_image", scale=1e9, title="Forward pass, merged (GFLOPs / image)"),
+    "inference": Cost(column="inference_seconds", scale=1e-3, title="Inference (ms / image)"),
+    "merged_inference": Cost(column="merged_inference_seconds", scale=1e-3, title="Inference, merged (ms / image)"),
+}
+
+
+def pareto_numbers(rows: pd.DataFrame, *, cost: str, scale: float) -> pd.DataFrame:
+    """Return what a Pareto plot shows.
+
+    Args:
+        rows: As `bench.report.stats.row_frame` returns it.
+        cost: A count's column, or a measured cost without `_mean`.
+        scale: What the cost is divided by.
+
+    Returns:
+        Columns label, family, dial, dial_value, cost, cost_low, cost_high, delta_m, delta_m_std, delta_m_low, delta_m_high, n, on_front;
+        rows without delta_m or without a positive cost are left out.
+    """
+    exact = cost in rows
+    numbers = rows[["label", "family", "dial", "dial_value"]].copy()
+    numbers["cost"] = rows[cost if exact else f"{cost}_mean"].astype("Float64").to_numpy(dtype=float, na_value=np.nan) / scale
+    for end in ("low", "high"):
+        numbers[f"cost_{end}"] = np.nan if exact else rows[f"{cost}_{end}"] / scale
+    numbers["delta_m"], numbers["n"] = rows["delta_m_mean"], rows["delta_m_n"]
+    for part in ("std", "low", "high"):
+        numbers[f"delta_m_{part}"] = rows[f"delta_m_{part}"]
+    numbers = numbers[(numbers["cost"] > 0) & numbers["delta_m"].notna()].reset_index(drop=True)
+    numbers["on_front"] = pareto_front(numbers["cost"], numbers["delta_m"])
+    return numbers
+
+
+def draw_pareto(
+    numbers: pd.DataFrame,
+    styles: Mapping[str, dict],
+    *,
+    cost_title: str,
+    reference_label: str,
+    title: str,
+    published: pd.DataFrame | None = None,
+) -> Figure:
+    """Draw cost (log) against delta_m; dominated rows are faded, published ones hollow.
+
+    Args:
+        numbers: As `pareto_numbers` returns it, one row or more.
+        styles: As `bench.report.style.family_styles` returns it.
+        cost_title: Label of the horizontal axis, with unit.
+        reference_label: Row that has a delta_m of zero.
+        title: Title of the figure.
+        published: Published points, columns label, cost and delta_m; None where the suite cannot be compared with them.
+    """
+    with mpl.rc_context(STYLE):
+        figure = new_figure(TEXT_WIDTH_INCHES, 4.2)
+        axes = figure.add_subplot()
+        axes.set(title=title)
+        _draw_points(axes, numbers, styles, cost_title, published)
+        handles = [_front_handle(), *_reading_aids(numbers, reference_label, published)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False, columnspacing=1.2)
+        _label_points(figure, [(axes, numbers)], styles, published)
+    return figure
+
+
+def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dict], *, reference_label: str, title: str) -> Figure:
+    """Draw one small Pareto plot a cost axis, two beside each other.
+
+    Args:
+        parts: Numbers as `pareto_numbers` returns them, by key of `COSTS`; none of them empty.
+        styles: As `bench.report.style.family_styles` returns it.
+        reference_label: Row that has a delta_m of zero.
+        title: Title of the figure.
+    """
+    with mpl.rc_context(STYLE):
+        lines = -(-len(parts) // 2)
+        figure = new_figure(TEXT_WIDTH_INCHES, 2.7 * lines + 0.4)
+        grid = figure.subplots(lines, 2, squeeze=False, sharey=True).flat
+        pairs = []
+        for axes, (key, numbers) in zip(grid, parts.items(), strict=False):
+            _draw_points(axes, numbers, styles, COSTS[key].title, None)
+            pairs.append((axes, numbers))
+        for axes in list(grid)[len(parts) :]:
+            axes.remove()
+        figure.suptitle(title, fontsize=8)
+        handles = [_front_handle(), *_reading_aids(next(iter(parts.values())), reference_label, None)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, columnspacing=1.2)
+        _label_points(figure, pairs, styles, None)
+    return figure
+
+
+def _draw_points(axes: Axes, numbers: pd.DataFrame, styles: Mapping[str, dict], cost_title: str, published: pd.DataFrame | None) -> None:
+    """Draw all that lies inside of one pair of axes but the labels."""
+    axes.set(xlabel=f"{cost_title}, log ↓", ylabel="Δm (%) ↑")
+    axes.axhline(0, color="0.4", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    few = len(numbers) <= LABELS_AT_MOST
+    for family, own in numbers.groupby("family", sort=False):
+        _draw_family(axes, own, styles[family], joined=few)
+    costs = list(numbers["cost"])
+    if published is not None:
+        axes.plot(published["cost"], published["delta_m"], "o", color="0.35", markerfacecolor="white", markersize=4.5, zorder=3.5)
+        costs += list(published["cost"])
+    log_axis(axes, costs)
+    axes.margins(x=0.08, y=0.1)
+    scores = [0.0, *numbers["delta_m"], *([] if published is None else published["delta_m"])]
+    keep_in_view(axes, scores, "y", spans=0.6)
+    keep_in_view(axes, costs, "x", spans=0.25)
+    _draw_front(axes, numbers)
+
+
+def _draw_family(axes: Axes, own: pd.DataFrame, style: Mapping, *, joined: bool) -> None:
+    """Draw one family's points, intervals and joining line; where there are too many, only the front keeps intervals."""
+    own = own.sort_values("cost")
+    if joined and len(own) > 1:
+        axes.plot(own["cost"], own["delta_m"], color=style["color"], linewidth=0.8, linestyle=style["linestyle"], alpha=0.45, zorder=2)
+    for point in own.itertuples():
+        alpha = 1.0 if point.on_front else 0.38
+        spread = {
+            "xerr": bars(point.cost, point.cost_low, point.cost_high),
+            "yerr": bars(point.delta_m, point.delta_m_low, point.delta_m_high),
+        }
+        if joined or point.on_front:
+            look = {"fmt": "none", "ecolor": style["color"], "elinewidth": 0.7, "alpha": alpha * 0.55}
+            axes.errorbar(point.cost, point.delta_m, **spread, **look, zorder=3)
+        size = 8 if style["marker"] == "*" else 5
+        axes.plot(
+            point.cost, point.delta_m, style["marker"], color=style["color"], markeredgewidth=0, markersize=size, alpha=alpha, zorder=4
+        )
+
+
+def _draw_front(axes: Axes, numbers: pd.DataFrame) -> None:
+    """Draw the front as steps: at a cost, the best delta_m that no more than this cost gave."""
+    front = numbers[numbers["on_front"]].sort_values("cost")
+    right = axes.get_xlim()[1]
+    cost, score = np.repeat([*front["cost"], right], 2), np.repeat(front["delta_m"], 2)
+    axes.plot(cost[1:-1], score, zorder=1.5, color="0.25", linewidth=1.0, linestyle=(0, (4, 2)))
+    axes.set_xlim(right=right)
+
+
+def _front_handle() -> Line2D:
+    return Line2D([], [], label="Pareto front", color="0.25", linewidth=1.0, linestyle=(0, (4, 2)))
+
+
+def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None) -> list[Line2D]:
+    """Return the legend entries that explain the signs in use."""
+    handles = [Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (1, 2)), label=f"Δm = 0: {reference_label}")]
+    if not numbers["on_front"].all():
+        handles.append(
+            Line2D([], [], color="0.3", marker="o", markeredgewidth=0, linestyle="none", markersize=5, alpha=0.38, label="faded: dominated")
+        )
+    if numbers["delta_m_low"].notna().any():
+        handles.append(Line2D([], [], color="0.3", marker="|", linestyle="none", markersize=7, label="bars: 95 % interval over seeds"))
+    if published is not None:
+        look = {"marker": "o", "markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
+        handles.append(Line2D([], [], color="0.35", label="hollow: published, another code base", **look))
+    return handles
+
+
+def _label_points(figure: Figure, pairs: list, styles: Mapping[str, dict], published: pd.DataFrame | None) -> None:
+    """Name each family at its point of the highest cost, and write the dial's value beside the others."""
+    limits = [axes.get_ylim() for axes, _ in pairs]
+    figure.canvas.draw()  # the layout must be final
+    figure.set_layout_engine("none")
+    for (axes, numbers), limit in zip(pairs, limits, strict=True):
+        axes.set_ylim(limit)
+        shown = point_labels(numbers)
+        shown["color"] = [styles[family]["color"] for family in shown["family"]]
+        if published is not None:
+            shown = pd.concat([shown, published.assign(text=published["label"], color="#595959")], ignore_index=True)
+        place_labels(
+            axes, x=list(shown["cost"]), y=list(shown["delta_m"]), texts=list(shown["text"]), colors=list(shown["color"]), size=6.5
+        )
+
+
+def point_labels(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return the points that get a label, with its `text`: the row's label once a family, else the value of the dial."""
+    shown = numbers[numbers["on_front"]].copy() if len(numbers) > LABELS_AT_MOST else numbers.copy()
+    shown = shown.iloc[np.argsort(-shown["delta_m"].to_numpy(), kind="stable")[:LABELS_AT_MOST]].sort_index()
+    named = set(shown.groupby("family")["cost"].idxmax())
+    alone = shown["dial_value"].isna() | shown.index.isin(named)
+    shown["text"] = [row.label if whole else f"{row.dial_value:g}" for row, whole in zip(shown.itertuples(), alone, strict=True)]
+    return shown

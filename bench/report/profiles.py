@@ -1,0 +1,41 @@
+"""Costs from profiles: time and memory that were measured while nothing else ran on the device stand in for a trial's own."""
+
+from collections.abc import Mapping, Sequence
+
+EXCLUSIVE = (
+    "inference_seconds",
+    "merged_inference_seconds",
+    "step_memory_bytes",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "step_seconds",
+)
+"""Costs that depend on what else runs on the device, or that a profile measures as well."""
+
+
+def with_profiles(records: Sequence[Mapping], profiles: Sequence[Mapping]) -> list[Mapping]:
+    """Return the records with the costs of the profile of their setting and tasks, if there is a good one by the same code and device.
+
+    Args:
+        records: As `bench.record.load_records` returns them; profiles among them are left out, for they are no seeds.
+        profiles: Records of kind "profile".
+
+    Returns:
+        New records; in those that a profile serves, `cost.profile` is its run id.
+    """
+    good = {key_of(profile): profile for profile in profiles if profile.get("kind") == "profile" and profile["status"] == "ok"}
+    result = []
+    for record in records:
+        if record.get("kind") == "profile":
+            continue
+        profile = good.get(key_of(record))
+        if record["status"] == "ok" and profile is not None:
+            exclusive = {name: profile["cost"][name] for name in EXCLUSIVE}
+            record = {**record, "cost": {**record["cost"], **exclusive, "profile": profile["run_id"]}}
+        result.append(record)
+    return result
+
+
+def key_of(record: Mapping) -> tuple:
+    """Return what a record and its profile share."""
+    return record["cell_id"], tuple(record["tasks"]), record["code_id"], record["env"].get("device")

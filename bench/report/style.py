@@ -1,0 +1,116 @@
+"""How every figure looks: fonts, sizes, one colour, marker and dash a method family; and how a figure becomes files.
+
+Sized for the text width of a two-column paper. Colours are Okabe and Ito's, which all colour visions tell apart; families without a dial
+(baselines) are grey. Marker and dash tell families apart where a print has no colour. Files hold no dates: the same records give the same
+bytes. Fonts are embedded as TrueType (Type 42), as publishers ask for.
+"""
+
+import io
+from collections.abc import Iterable, Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+TEXT_WIDTH_INCHES = 7.0
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
+    "axes.formatter.useoffset": False, "hatch.linewidth": 0.5,
+    "font.family": "DejaVu Sans", "pdf.fonttype": 42, "ps.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": "0.92", "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.6, "svg.hashsalt": "report",
+}  # fmt: skip
+_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")  # Okabe and Ito, without black and yellow
+_GREYS = ("#000000", "#595959", "#8c8c8c", "#b3b3b3")
+_MARKERS, _GREY_MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">"), ("*", "P", "X", "d")
+_DASHES = ("-", "--", ":", "-.")
+
+
+def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
+    """Give each family its colour, marker and dash, in the order of the rows; no two families share colour and marker.
+
+    Returns:
+        Per family `color` (hex), `marker` and `linestyle`; families without a dial are grey.
+    """
+    styles: dict[str, dict] = {}
+    with_dial = rows.groupby("family", sort=False)["dial"].first().notna()
+    for families, colors, markers in (
+        (with_dial[with_dial].index, _PALETTE, _MARKERS),
+        (with_dial[~with_dial].index, _GREYS, _GREY_MARKERS),
+    ):
+        for position, family in enumerate(families):
+            styles[family] = {
+                "color": colors[position % len(colors)],
+                "marker": markers[(position + position // len(colors) * (len(colors) == len(markers))) % len(markers)],
+                "linestyle": _DASHES[position % len(_DASHES)],
+            }
+    return styles
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of a size in inches, laid out by constraints, that can be drawn without a screen."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def bars(mean: float, low: float, high: float) -> list[list[float]] | None:
+    """Return an interval as matplotlib's error bar takes it: distances below and above; None where there is none or it has no width."""
+    if np.isnan(low) or np.isnan(high) or low == high:
+        return None
+    return [[mean - low], [high - mean]]
+
+
+def keep_in_view(axes: Axes, values: Iterable[float], which: str, *, spans: float) -> None:
+    """Keep intervals of few seeds, many times wider than what they belong to, from flattening a plot: they run out of the frame instead.
+
+    Args:
+        axes: Axes with everything drawn.
+        values: What must be seen, in data units: means, reference lines.
+        which: "x" or "y".
+        spans: How many spans of the values are shown beyond them at most, on either side (of their logarithms on a log axis).
+    """
+    log = getattr(axes, f"get_{which}scale")() == "log"
+    known = np.asarray([value for value in values if np.isfinite(value)], dtype=float)
+    if not len(known):
+        return
+    known = np.log(known) if log else known
+    low, high = known.min(), known.max()
+    span = max(high - low, 0.1 if log else 0.02 * max(abs(low), abs(high), 1e-9))
+    now = np.asarray(getattr(axes, f"get_{which}lim")())
+    now = np.log(now) if log else now
+    limits = np.array([max(now[0], low - spans * span), min(now[1], high + spans * span)])
+    getattr(axes, f"set_{which}lim")(*(np.exp(limits) if log else limits))
+
+
+def log_axis(axes: Axes, values: Iterable[float], which: str = "x") -> None:
+    """Make an axis logarithmic and label it with plain numbers, also where it spans less than a decade."""
+    values = np.asarray(list(values), dtype=float)
+    axes.set(**{f"{which}scale": "log"})
+    axis, span = (axes.xaxis if which == "x" else axes.yaxis), values.max() / values.min()
+    axis.set_major_locator(MaxNLocator(5) if span < 6 else LogLocator(subs=(1, 2, 3, 5, 7) if span < 30 else (1, 2, 5)))
+    if span >= 1000:
+        axis.set_major_locator(LogLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """Return a figure as the bytes of a PNG (200 dpi) and a PDF (fonts embedded), without dates."""
+    files = {}
+    with mpl.rc_context(STYLE):
+        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+            files[kind] = buffer.getvalue()
+    return files
+
+
+def present_families(styles: Mapping[str, dict], families: Iterable[str]) -> list[str]:
+    """Return the families of `styles`, in its order, that are among `families`."""
+    wanted = set(families)
+    return [family for family in styles if family in wanted]

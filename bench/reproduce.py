@@ -1,0 +1,235 @@
+"""Run a trial again from its record alone, and say whether its numbers come out the same, and what differs in how they were made.
+
+A metric is *identical* to the bit, *inside* the 95 % prediction interval of one more trial of the row (mean +- t s sqrt(1 + 1/n) over the
+row's n seeds, n - 1 degrees of freedom), or *outside*. With one seed there is no interval: what is not identical is then *unknown*. The
+verdict follows the headline metrics, those of the table; the others are listed.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from bench.config import TrialConfig
+from bench.data.roots import ensure_synthetic
+from bench.errors import SuiteError
+from bench.record import load_records, read_record
+from bench.tasks import TASKS
+from bench.trial import Launch, run_trial
+
+NEEDS_DATA_ROOT = "this trial read a data set from a directory; give the same one with --data-root DIR"
+NEEDS_WEIGHTS = "this trial started from a weights file; give the same file with --weights FILE"
+EXPLANATIONS = {
+    "code_id": "the code that can change a result is another one",
+    "run_id": "this code gives the configuration another name: a field was added, or a default changed",
+    "data fingerprint": "the images or labels are other ones",
+    "data content": "the rendered images or labels are other ones",
+    "device": "another device sums in another order: expect differences in the last digits that training makes larger",
+    "cpu": "another processor may round differently",
+    "threads": "another number of threads sums in another order",
+    "torch": "another version may compute differently",
+    "torchvision": "another version may compute differently",
+    "timm": "another version may build or load the backbone differently",
+    "numpy": "another version may draw or compute differently",
+    "opencv-python-headless": "another version may decode or resample images differently",
+    "pillow": "another version may decode images differently",
+    "deterministic": "without deterministic algorithms no two runs agree to the bit",
+    "cuda": "another version may compute differently",
+    "tf32": "the precision of matrix products differs",
+}
+"""What a difference means; differences that are not named here cannot change a result."""
+
+
+class ReproduceError(SuiteError):
+    """A trial cannot be run again; the message says what is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One metric of the record and of the new run.
+
+    Attributes:
+        task, metric: Which.
+        headline: Whether it is the metric of the table.
+        recorded, now: Values; None where the metric is undefined.
+        low, high: 95 % prediction interval of one more trial of the row; None with one seed.
+        verdict: "identical", "inside", "outside", or "unknown" where there is no interval.
+    """
+
+    task: str
+    metric: str
+    headline: bool
+    recorded: float | None
+    now: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What came out.
+
+    Attributes:
+        run_id: The trial.
+        status, status_now: Status of the record and of the new run.
+        reason: Why the new run did not end well, or None.
+        seeds: Number of trials that the intervals come from.
+        metrics: Every metric.
+        differences: What differs in how the two were made: `what`, `recorded`, `now`, `meaning` (None: it cannot change a result).
+    """
+
+    run_id: str
+    status: str
+    status_now: str
+    reason: str | None
+    seeds: int
+    metrics: tuple[Comparison, ...]
+    differences: tuple[dict[str, Any], ...]
+
+    @property
+    def verdict(self) -> str:
+        """The worst verdict of the headline metrics; for a record of a failed trial, whether it failed alike."""
+        if self.status != self.status_now:
+            return "outside"
+        found = {comparison.verdict for comparison in self.metrics if comparison.headline}
+        return next((verdict for verdict in ("outside", "unknown", "inside") if verdict in found), "identical")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return dataclasses.asdict(self) | {"verdict": self.verdict}
+
+
+def find_record(run_id: str, results: Path, suite: str | None = None) -> Path:
+    """Return the path of a record.
+
+    Args:
+        run_id: The trial.
+        results: Directory that holds suites, or one suite's.
+        suite: Name of the suite, where several hold the trial.
+
+    Raises:
+        ReproduceError: None holds it, or several do.
+    """
+    folders = [results / suite] if suite else [results, *sorted(path for path in results.glob("*") if path.is_dir())]
+    found = [path for folder in folders if (path := folder / "records" / f"{run_id}.json").exists()]
+    if not found:
+        raise ReproduceError(f"no record of {run_id} in {results}: name the directory of the results with --results DIR")
+    if len(found) > 1:
+        names = ", ".join(path.parents[1].name for path in found)
+        raise ReproduceError(f"several suites hold {run_id} ({names}): choose one with --suite NAME")
+    return found[0]
+
+
+def reproduce(
+    path: Path, *, data_root: Path | None, weights_file: Path | None, keep: Path | None, on_epoch: Callable[[dict], None]
+) -> Reproduction:
+    """Run a record's trial again in a scratch directory, and compare.
+
+    Args:
+        path: The record; the records beside it give the interval.
+        data_root: Directory of the data set, for trials that did not render theirs.
+        weights_file: The weights file, for trials that started from one.
+        keep: Where the new record and the data stay; None: nowhere.
+        on_epoch: Called with each epoch's line of the history.
+
+    Raises:
+        ReproduceError: Data or weights are needed and not given.
+        bench.config.ConfigError: This code does not know the record's configuration.
+    """
+    record = read_record(path)
+    config = TrialConfig.from_dict(record["config"])
+    if config.data.synthetic is None and data_root is None:
+        raise ReproduceError(NEEDS_DATA_ROOT)
+    if config.backbone.weights.startswith("sha256:") and weights_file is None:
+        raise ReproduceError(NEEDS_WEIGHTS)
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
+        scratch = (Path(temporary) if keep is None else keep).resolve()
+        if config.data.synthetic is not None:
+            ensure_synthetic(scratch, config.data.synthetic)
+        launch = Launch(
+            suite=record["suite"],
+            suite_dir=scratch / record["suite"],
+            data_root=data_root,
+            weights_file=weights_file,
+            command=f"python run_suite.py reproduce {record['run_id']}",
+        )
+        again = run_trial(config, launch, started=time.time(), on_epoch=on_epoch)
+    return compare(record, again, load_records(path.parent))
+
+
+def compare(record: Mapping, again: Mapping, others: Sequence[Mapping]) -> Reproduction:
+    """Compare a record with the record of the new run.
+
+    Args:
+        record: The old one.
+        again: The new one.
+        others: Records of the suite; those of the same row and tasks give the intervals, `record` among them.
+    """
+    row = [
+        other for other in others if other["cell_id"] == record["cell_id"] and other["tasks"] == record["tasks"] and other["status"] == "ok"
+    ]
+    metrics = []
+    for task, values in (record["metrics"] or {}).items():
+        for metric, value in values.items():
+            now = ((again["metrics"] or {}).get(task) or {}).get(metric)
+            interval = prediction_interval([other["metrics"].get(task, {}).get(metric) for other in row])
+            low, high = interval or (None, None)
+            verdict = judge(value, now, interval)
+            headline = metric == TASKS[task].metric
+            metrics.append(
+                Comparison(task=task, metric=metric, headline=headline, recorded=value, now=now, low=low, high=high, verdict=verdict)
+            )
+    return Reproduction(
+        run_id=record["run_id"],
+        status=record["status"],
+        status_now=again["status"],
+        reason=again["reason"],
+        seeds=len(row),
+        metrics=tuple(metrics),
+        differences=tuple(differences(record, again)),
+    )
+
+
+def prediction_interval(values: Sequence[float | None], level: float = 0.95) -> tuple[float, float] | None:
+    """Return where one more value of the same kind falls with a probability, for normal values; None with fewer than two."""
+    known = np.array([value for value in values if value is not None], dtype=float)
+    if len(known) < 2:
+        return None
+    half = stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) * np.sqrt(1 + 1 / len(known))
+    return float(known.mean() - half), float(known.mean() + half)
+
+
+def judge(recorded: float | None, now: float | None, interval: tuple[float, float] | None) -> str:
+    """Return the verdict on one metric, see `Comparison`."""
+    if recorded == now:
+        return "identical"
+    if now is None or recorded is None:
+        return "outside"
+    if interval is None:
+        return "unknown"
+    return "inside" if interval[0] <= now <= interval[1] else "outside"
+
+
+def differences(record: Mapping, again: Mapping) -> list[dict[str, Any]]:
+    """Return what differs in how two records were made, what can change a result first."""
+
+    def circumstances(one: Mapping) -> dict[str, Any]:
+        data = one["data"] or {}
+        found = {"run_id": one["run_id"], "code_id": one["code_id"], "data fingerprint": data.get("fingerprint")}
+        found |= {"data content": data.get("content_hash"), "git commit": one["git"].get("commit")}
+        return found | one["env"] | {name: value for name, value in (one.get("launch") or {}).items()}
+
+    old, new = circumstances(record), circumstances(again)
+    found = [
+        {"what": what, "recorded": old.get(what), "now": new.get(what), "meaning": EXPLANATIONS.get(what)}
+        for what in dict.fromkeys([*old, *new])
+        if old.get(what) != new.get(what)
+    ]
+    return sorted(found, key=lambda line: line["meaning"] is None)

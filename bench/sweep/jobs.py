@@ -1,0 +1,71 @@
+"""What is to run, as plain JSON types that travel to supervisors and children: one job a trial or profile."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.config import TrialConfig
+    from bench.trial import Launch
+
+ENTRIES = {"accuracy": "bench.sweep.entries:train", "profile": "bench.sweep.entries:profile"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What bounds a trial.
+
+    Attributes:
+        time_limit_seconds: The most seconds of one start; then the trial is killed and recorded as `timeout`. None sets no limit.
+        max_attempts: So often may its process die, over all launches, until that is its record.
+        memory_bytes: What it may allocate (enforced where it has no GPU), and what Ray sets aside for it; None sets no limit.
+    """
+
+    time_limit_seconds: float | None = None
+    max_attempts: int = 3
+    memory_bytes: int | None = None
+
+
+def make_job(
+    trial: "TrialConfig",
+    launch: "Launch",
+    limits: Limits,
+    *,
+    kind: str = "accuracy",
+    gpus: float = 0,
+    cpus: int | None = None,
+    redo: bool = False,
+    entry: str | None = None,
+) -> dict[str, Any]:
+    """Return the job of a trial, or of its profile.
+
+    Args:
+        trial: Its configuration.
+        launch: Where and how it runs.
+        limits: What bounds it.
+        kind: "accuracy" or "profile".
+        gpus: Its share of GPUs; 0 hides them all.
+        cpus: CPUs set aside for it; None means its threads and its loader processes.
+        redo: Whether a record of another launch is to be made again.
+        entry: What runs it, `module:function`; None means this suite's own.
+    """
+    from bench.profile import profile_id
+
+    run_id = profile_id(trial) if kind == "profile" else trial.run_id
+    folder = "profiles" if kind == "profile" else "records"
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(launch).items()}
+    return {
+        "kind": kind,
+        "run_id": run_id,
+        "entry": entry or ENTRIES[kind],
+        "config": trial.to_dict(),
+        "launch": plain,
+        "launch_id": launch.id,
+        "suite_dir": str(launch.suite_dir),
+        "record": str(launch.suite_dir / folder / f"{run_id}.json"),
+        "redo": redo,
+        "epochs": trial.recipe.epochs if kind == "accuracy" else 0,
+        "gpus": gpus,
+        "cpus": cpus or trial.recipe.threads + launch.loader_workers,
+    } | dataclasses.asdict(limits)

@@ -1,0 +1,260 @@
+"""Lets Ray Tune place the supervisors on a cluster, or on this machine.
+
+Each launch is a fresh Tuner over what has no record; `Tuner.restore` is not used, because it ignores trials added later, accepts changed
+code, and starts everything again from a damaged state file. Tune's actors are reused: they hold a supervisor, and every trial gets a fresh
+process from it. Trials go to Tune in chunks, which bounds what the driver holds.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import progress
+from bench.errors import SuiteError
+from bench.progress import Board
+from bench.provenance import REPOSITORY
+from bench.storage import StorageError
+from bench.sweep import interrupt as interrupts
+from bench.sweep import preflight
+from bench.sweep.attempts import Attempts
+from bench.sweep.interrupt import Interrupt
+from bench.sweep.nursery import WORKER_ENVIRONMENT
+from bench.sweep.room import require_room
+from bench.sweep.supervise import Supervisor, recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "60",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+OBJECT_STORE_BYTES = 200 * 2**20
+CHUNK = 500
+"""Trials that Tune knows of at a time: at the end of a chunk slots wait for its last trials, and each trial costs the driver 0.1 MB."""
+
+EXCLUDED = ["/results/", "/.git/", "/.venv/", "/tests/", "/.pytest_cache/", "/.ruff_cache/", "__pycache__/", "*.pyc", "*.log"]
+"""What does not travel to a cluster with the code."""
+
+
+class SweepError(SuiteError):
+    """The sweep cannot start; the message says what to do."""
+
+
+class Cluster:
+    """A connection to Ray, as `connected` gives it."""
+
+    def __init__(self, ray: Any, local: bool) -> None:
+        self.ray, self.local = ray, local
+        self.left_out: frozenset[str] = frozenset()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """List the living nodes that trials may use."""
+        return [node for node in self.ray.nodes() if node["Alive"] and node["NodeID"] not in self.left_out]
+
+    def has_gpus(self) -> bool:
+        """Whether any node has a GPU."""
+        return any(node["Resources"].get("GPU", 0) >= 1 for node in self.nodes())
+
+    def whole_node_cpus(self) -> int:
+        """Return how many CPUs a job must ask for to share no node with another that asks for as many."""
+        return int(max((node["Resources"].get("CPU", 0) for node in self.nodes()), default=1)) // 2 + 1
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[Cluster]:
+    """Join the cluster at `address` or in RAY_ADDRESS, or start one on this machine, closed to others.
+
+    Code travels to the workers of a cluster that was joined; those of one that was started here read this checkout.
+
+    Raises:
+        SweepError: No cluster answers.
+    """
+    os.environ.update({key: value for key, value in RAY_ENVIRONMENT.items() if key not in os.environ})
+    import ray
+
+    shared = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address and address != "local":
+            environment = {"env_vars": WORKER_ENVIRONMENT, "working_dir": str(REPOSITORY), "excludes": EXCLUDED}
+            try:
+                ray.init(address=address, runtime_env=environment, **shared)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise SweepError(f"no Ray cluster can be joined at {address}: {error}; check --address and RAY_ADDRESS") from error
+        else:
+            paths = filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))
+            environment = {"env_vars": WORKER_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}}
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, runtime_env=environment, **shared)
+        yield Cluster(ray, local=not address or address == "local")
+    finally:
+        ray.shutdown()
+
+
+def check_nodes(cluster: Cluster, expected: dict[str, Any], *, gpus: float, leave_out: bool) -> list[str]:
+    """Look at every node before any trial starts; the broken ones are left out where that is wanted.
+
+    Returns:
+        A line about every node that is left out.
+
+    Raises:
+        PreflightError: Naming the broken nodes.
+    """
+    nodes = cluster.nodes()
+    if cluster.local:  # this machine: the driver itself looks
+        answer = preflight.examine(expected, 0)
+        broken = {nodes[0]["NodeID"]: ["this machine", *found]} if (found := preflight.defects(expected, answer)) else {}
+    else:
+        broken = preflight.examine_cluster(cluster.ray, nodes, expected, gpus)
+    preflight.require_fit(broken, nodes=len(nodes), leave_out=leave_out)
+    cluster.left_out = frozenset(broken)
+    return [f"left out: node {name}: {'; '.join(problems)}" for name, *problems in broken.values()]
+
+
+def require_fitting(jobs: "Sequence[dict[str, Any]]", cluster: Cluster) -> None:
+    """Raise RoomError, with the numbers, where a job fits on no node: it would wait for ever."""
+    require_room(jobs, [node["Resources"] for node in cluster.nodes()])
+
+
+def run_ray(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, board: Board, interrupt: Interrupt, suite_dir: Path) -> None:
+    """Run jobs on a cluster in their order, as many at a time as there is room for; after the first Ctrl-C start no more.
+
+    Raises:
+        StorageError: The disk does not take what a trial writes.
+        KeyboardInterrupt: The second Ctrl-C.
+    """
+    storage = suite_dir / "ray"
+    progress.CURRENT, interrupts.CURRENT = board, interrupt
+    try:
+        for start in range(0, len(jobs), CHUNK):
+            if not interrupt.stopping:
+                run_chunk(list(jobs[start : start + CHUNK]), cluster, suite_dir, storage)
+    finally:
+        progress.CURRENT = interrupts.CURRENT = None
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def run_chunk(jobs: list[dict[str, Any]], cluster: Cluster, suite_dir: Path, storage: Path) -> None:
+    """Run one chunk through a Tuner of its own."""
+    from ray import tune
+
+    by_id = {job["run_id"]: job for job in jobs}
+    tuner = tune.Tuner(
+        tune.with_resources(attend, partial(resources, left_out=sorted(cluster.left_out))),
+        param_space={"job": tune.grid_search(jobs)},
+        tune_config=tune.TuneConfig(
+            trial_name_creator=run_id_of, trial_dirname_creator=run_id_of, reuse_actors=True, scheduler=draining_scheduler()
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(storage.resolve()),
+            failure_config=tune.FailureConfig(max_failures=max(job["max_attempts"] for job in jobs) - 1),
+            callbacks=[board_callback(tune)()],
+            verbose=0,
+        ),
+    )
+    with (suite_dir / "ray.log").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        results = tuner.fit()
+    errors = {result.config["job"]["run_id"]: result.error for result in results if result.error and result.config}
+    record_deaths([by_id[run_id] for run_id in errors], errors)
+
+
+SUPERVISOR: Supervisor | None = None
+"""Of this worker: it lives as long as the actor, over many trials."""
+
+
+def attend(config: dict[str, Any]) -> None:
+    """Supervise one job in a Ray worker: the trainable."""
+    from ray import tune
+
+    global SUPERVISOR
+    SUPERVISOR = SUPERVISOR or Supervisor()
+
+    def on_event(line: dict[str, Any]) -> None:
+        shown = {key: line.get(key) for key in ("epoch", "loss", "seconds", "images_per_second")}
+        tune.report(shown | {"status": "running", "message": ""})
+
+    status, message = "storage", ""
+    try:
+        status = SUPERVISOR.run(config["job"], on_event)
+    except StorageError as error:
+        message = str(error)
+    tune.report({"epoch": None, "loss": None, "seconds": None, "images_per_second": None, "status": status, "message": message})
+
+
+def resources(config: dict[str, Any], left_out: list[str]) -> Any:
+    """Return what a job asks of its node, as Tune takes it."""
+    from ray.tune import PlacementGroupFactory
+
+    job = config["job"]
+    bundle = {"CPU": job["cpus"], "GPU": job["gpus"], "memory": job["memory_bytes"] or 0}
+    bundle = {name: amount for name, amount in bundle.items() if amount}
+    selector = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(left_out)})"}]} if left_out else {}
+    return PlacementGroupFactory([bundle], **selector)
+
+
+def record_deaths(jobs: list[dict[str, Any]], errors: dict[str, Any]) -> None:
+    """Record the trials whose supervisor died too often. One that never began is a matter of the cluster: it stays to do."""
+    with Supervisor() as supervisor:
+        for job in jobs:
+            attempts = Attempts.read(Path(job["suite_dir"]) / "checkpoints" / f"{job['run_id']}.attempts")
+            if attempts.starts and recorded(job) is None:
+                attempts.close_open(job["launch_id"])
+                error = errors[job["run_id"]]
+                status = "oom" if "OutOfMemory" in type(error).__name__ + str(error) else "killed"
+                ends = "; ".join(dict.fromkeys(attempts.deaths))
+                supervisor.bury(job, attempts, status, f"died {len(attempts.deaths)} times ({ends}); Ray says: {error}")
+                attempts.remove()
+
+
+def run_id_of(trial: Any) -> str:
+    """Return the run_id of a Tune trial."""
+    return trial.config["job"]["run_id"]
+
+
+def draining_scheduler() -> Any:
+    """Return Tune's scheduler, first come first served, which lets nothing more start once the sweep is to stop."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    class DrainingScheduler(FIFOScheduler):
+        def choose_trial_to_run(self, tune_controller: Any) -> Any:
+            if not interrupts.CURRENT.stopping:
+                return super().choose_trial_to_run(tune_controller)
+            for trial in tune_controller.get_trials():
+                if trial.status == trial.PENDING:
+                    tune_controller.stop_trial(trial)
+            return None
+
+    return DrainingScheduler()
+
+
+def board_callback(tune: Any) -> type:
+    """Return a Tune callback that feeds the board, and stops the sweep where the disk refuses."""
+
+    class BoardCallback(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            progress.CURRENT.started(run_id_of(trial))
+
+        def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+            if result["status"] == "running":
+                progress.CURRENT.epoch(run_id_of(trial), result)
+            elif result["status"] == "storage":
+                raise StorageError(result["message"])
+            else:
+                progress.CURRENT.finished(run_id_of(trial), result["status"])
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            progress.CURRENT.finished(run_id_of(trial), "killed")
+
+    return BoardCallback

@@ -1,0 +1,85 @@
+"""What fits where: the largest node, the share of a GPU that a trial's memory asks for, and the order in which trials start."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import SuiteError
+
+MEMORY_MARGIN = 1.25
+CONTEXT_BYTES = 600 * 2**20
+"""What CUDA and its libraries take for every process, beside the allocator's memory."""
+
+SHARES = 20
+"""A GPU is shared in twentieths: rounding up keeps the sum of the shares at most one."""
+
+
+class RoomError(SuiteError):
+    """A trial asks for more than any node has; the message holds the numbers."""
+
+
+def require_room(jobs: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str, float]]) -> None:
+    """Check that every job fits on some node.
+
+    Args:
+        jobs: With `run_id`, `cpus`, `gpus` and `memory_bytes`.
+        nodes: Per living node its resources, as Ray names them.
+
+    Raises:
+        RoomError: A job fits nowhere; it would wait for ever.
+    """
+    nodes, seen = list(nodes), set()
+    for job in jobs:
+        asked = (job["cpus"], job["gpus"], job["memory_bytes"] or 0)
+        if asked in seen:
+            continue
+        seen.add(asked)
+        if not any(
+            all(node.get(name, 0) >= amount for name, amount in zip(("CPU", "GPU", "memory"), asked, strict=True)) for node in nodes
+        ):
+            have = "; ".join(described(node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0)) for node in nodes)
+            raise RoomError(
+                f"{job['run_id']} asks for {described(*asked)}, but the nodes have {have or 'nothing: there is none'}; "
+                "lower --cpus-per-trial, --gpus-per-trial or --memory-per-trial, or add a node"
+            )
+
+
+def described(cpus: float, gpus: float, memory_bytes: float) -> str:
+    """Say what a job asks for, or a node has."""
+    return f"{cpus:g} CPUs, {gpus:g} GPUs and {memory_bytes / 2**30:.1f} GiB of memory"
+
+
+def gpu_share(peak_bytes: int, device_bytes: int) -> float:
+    """Return the part of a GPU that a trial of this peak memory is given, with a margin; 1 where it takes more than half."""
+    need = (peak_bytes * MEMORY_MARGIN + CONTEXT_BYTES) / device_bytes
+    share = math.ceil(need * SHARES - 1e-9) / SHARES
+    return 1.0 if share > 0.5 else share
+
+
+def learned_share(profile: Path) -> float:
+    """Return the share of a GPU that a row's profile teaches; a whole one where no profile was measured on a GPU."""
+    try:
+        record = json.loads(profile.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return 1.0
+    cost = record.get("cost") or {}
+    peak, device = cost.get("peak_reserved_bytes"), cost.get("device_memory_bytes")
+    return gpu_share(peak, device) if peak and device else 1.0
+
+
+def longest_first(jobs: Iterable[dict[str, Any]], seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Order jobs so that the longest starts first, equal ones by name: the same order on any cluster.
+
+    Args:
+        jobs: With `run_id` and `config`.
+        seconds: Per run id an estimate of the trial's duration; where one is missing, epochs times tasks stand for it, after the others.
+    """
+
+    def key(job: Mapping[str, Any]) -> tuple:
+        known = seconds.get(job["run_id"])
+        work = job["config"]["recipe"]["epochs"] * len(job["config"]["tasks"])
+        return (known is None, -known if known is not None else -work, job["run_id"])
+
+    return sorted(jobs, key=key)

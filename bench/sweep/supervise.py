@@ -1,0 +1,193 @@
+"""One job from its start to its record, whatever happens to its process. Runs beside the trial and outlives it; needs no torch.
+
+Retries only where a retry can help: a process that was killed goes on from its last epoch, at most `max_attempts` times over all launches.
+What a trial can tell of itself (it raised, ran out of memory, diverged) it records itself, once; a trial that outlives its time limit is
+killed and recorded as `timeout`.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from bench.errors import SuiteError
+from bench.storage import StorageError, append_line
+from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
+from bench.sweep.nursery import Nursery, NurseryError, kill_group
+
+ENTRIES = "bench.sweep.entries"
+ORPHAN_SECONDS = 120.0
+"""So long may a process of an earlier launch go on with the same trial before this one gives up waiting for its end."""
+
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
+
+Job = dict[str, Any]
+
+
+class Supervisor:
+    """Runs jobs one after the other, each in a fresh process; see `bench.sweep.jobs` for what a job holds."""
+
+    def __init__(self) -> None:
+        self.nurseries: dict[str, Nursery] = {}
+
+    def __enter__(self) -> "Supervisor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, and what runs in them."""
+        for nursery in self.nurseries.values():
+            nursery.close()
+        self.nurseries.clear()
+
+    def nursery(self, module: str) -> Nursery:
+        """Return a living nursery of a module."""
+        if module in self.nurseries and self.nurseries[module].process.poll() is not None:
+            self.nurseries.pop(module).close()
+        if module not in self.nurseries:
+            self.nurseries[module] = Nursery(module)
+        return self.nurseries[module]
+
+    def run(self, job: Job, on_event: Callable[[dict[str, Any]], None]) -> str:
+        """Run a job to its record.
+
+        Args:
+            job: As `bench.sweep.jobs` makes them.
+            on_event: Told of every epoch.
+
+        Returns:
+            The record's status.
+
+        Raises:
+            StorageError: The disk does not take what the trial writes: the launch must stop.
+        """
+        checkpoints = Path(job["suite_dir"]) / "checkpoints"
+        with held(checkpoints / f"{job['run_id']}.lock"):
+            attempts = Attempts.read(checkpoints / f"{job['run_id']}.attempts")
+            attempts.close_open(job["launch_id"])
+            while (status := recorded(job)) is None:
+                if (verdict := hopeless(attempts, job)) is not None:
+                    self.bury(job, attempts, *verdict)
+                else:
+                    self.attempt(job, attempts, on_event)
+            attempts.remove()
+        (checkpoints / f"{job['run_id']}.lock").unlink(missing_ok=True)
+        return status
+
+    def attempt(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> None:
+        """Start the job once and follow it to its end, which may leave a record."""
+        log = log_file(job)
+        (module, _, function), started = job["entry"].partition(":"), time.time()
+        nursery = self.nursery(module)
+        append_line(log, f"--- attempt {attempts.starts + 1}, {iso(started)}, host {platform.node()}")
+        hidden = {} if job["gpus"] else NO_GPU
+        message = job | {"started": started, "attempt": attempts.starts + 1, "launch": job["launch"] | {"slot": slot()}}
+        pid = nursery.start(function, message, log=log, environment=hidden, memory_bytes=job["memory_bytes"])
+        attempts.add(f"start {iso(started)} host {platform.node()} launch {job['launch_id']} pid {pid}")
+        limit, code = job["time_limit_seconds"], None
+        left = None if limit is None else started + limit - time.time()
+        for event in nursery.events(left):
+            code = event.get("exit", code)
+            if "storage" in event:
+                attempts.add("interrupted by the disk")
+                self.close()
+                raise StorageError(event["storage"])
+            if "epoch" in event:
+                attempts.add(f"epoch {event['epoch']}")
+                on_event(event)
+        if code is None and nursery.process.poll() is None:  # still runs: its time is over
+            kill_group(pid)
+            list(nursery.events(60))
+            attempts.add(f"died of its time limit of {limit:g} s")
+        elif code != 0 and recorded(job) is None:
+            attempts.add(f"died {how(code)}")
+        elif recorded(job) is None:
+            attempts.add("died without a record though it ended well")
+
+    def bury(self, job: Job, attempts: Attempts, status: str, reason: str) -> None:
+        """Record a death that the trial could not record itself, in a process that has what a record needs."""
+        nursery = self.nursery(ENTRIES)
+        message = job | {"status": status, "reason": reason, "attempt": attempts.starts, "started": time.time()}
+        nursery.start("bury", message, log=log_file(job), environment=NO_GPU)
+        events = list(nursery.events(600))
+        if (storage := next((event["storage"] for event in events if "storage" in event), None)) is not None:
+            raise StorageError(storage)
+        if recorded(job) is None:
+            raise NurseryError(f"the death of {job['run_id']} could not be recorded; its log: {log_file(job)}")
+
+
+def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
+    """Return status and reason of a trial that is not to be started again, or None."""
+    deaths = attempts.deaths
+    where = f"last in epoch {attempts.epoch + 1}"
+    if deaths and "time limit" in deaths[-1]:
+        again = "its checkpoint is kept: `--rerun failed` with a longer --time-limit goes on from there"
+        return "timeout", f"{deaths[-1].removeprefix('of ')} over, {where}, and killed; {again}"
+    if len(deaths) >= job["max_attempts"]:
+        return "killed", f"its process died {len(deaths)} times, {where}: {'; '.join(dict.fromkeys(deaths))}; --attempts allows more"
+    if attempts.fruitless >= MAX_FRUITLESS_STARTS:
+        return "killed", f"started {attempts.fruitless} times without finishing an epoch, {where}"
+    return None
+
+
+def recorded(job: Job) -> str | None:
+    """Return the status of the job's record, None where there is none, or only the one that this launch is to make again."""
+    try:
+        record = json.loads(Path(job["record"]).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return None if job["redo"] and record.get("launch", {}).get("id") != job["launch_id"] else record["status"]
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Any:
+    """Hold a trial against a process that an earlier launch may have left behind.
+
+    Raises:
+        SuiteError: It does not end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path, timeout=ORPHAN_SECONDS):
+            yield
+    except filelock.Timeout:
+        raise SuiteError(f"another process has held {path} for {ORPHAN_SECONDS:g} s: end it, then run the same command again") from None
+    except NotImplementedError:  # a file system without locks: the launch's own lock must do
+        yield
+
+
+def log_file(job: Job) -> Path:
+    """Return the log of a job."""
+    path = Path(job["suite_dir"]) / "logs" / f"{job['run_id']}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def how(code: int | None) -> str:
+    """Say how a process ended."""
+    if code is None:
+        return "with the process that started it"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"of signal {-code} ({signal.Signals(-code).name})"
+    return f"with exit code {code}"
+
+
+def iso(seconds: float) -> str:
+    """Return a time stamp in UTC, ISO 8601."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
+
+
+def slot() -> str:
+    """Name this supervisor: what runs in it runs one after the other."""
+    return f"{platform.node()}:{os.getpid()}"

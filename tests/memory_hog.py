@@ -1,0 +1,27 @@
+"""Children of a nursery, for its tests: they take memory, meet a full disk, tell what they see."""
+
+import errno
+import os
+from pathlib import Path
+
+from bench.storage import StorageError, refuse
+
+
+def take(job: dict, report) -> None:
+    """Allocate and touch so many bytes."""
+    try:
+        bytearray(job["bytes"])
+        report({"got": "all of it"})
+    except MemoryError:
+        report({"got": "MemoryError"})
+
+
+def full_disk(job: dict, report) -> None:
+    """Meet a full disk."""
+    refuse(OSError(errno.ENOSPC, "No space left on device"), Path("somewhere"))
+
+
+def tell_gpus(job: dict, report) -> None:
+    """Write down which GPUs there are, and end without a record or a death."""
+    (Path(job["suite_dir"]) / "seen").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    raise StorageError("saw")

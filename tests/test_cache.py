@@ -1,0 +1,261 @@
+"""The prepared cache: what it holds, and that nothing but the whole, present and unchanged is ever used."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pascal_tree import SPLITS, write_tree
+
+from bench.data import cache as cache_module
+from bench.data import cache_build, cache_layout
+from bench.data.cache import Request, open_cache
+from bench.data.cache_layout import CacheError
+from bench.data.layout import DataError
+from bench.data.pascal_context import PascalContext
+from bench.data.store import NATIVE, CachedStore, FileStore, WorkingSize, encode
+from bench.provenance import REPOSITORY
+
+TASKS = ("semseg", "human_parts", "saliency", "normals")
+
+
+class Opener:
+    """Opens a split of a tree; picklable."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, tasks: tuple[str, ...]) -> PascalContext:
+        return PascalContext(self.root, "train", tasks)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "PASCAL_MT äöü 数")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def request_of(tree: Path, size: WorkingSize = NATIVE) -> Request:
+    return Request(tree, "train", Opener(tree), size)
+
+
+def opened(tree: Path, said: list[str] | None = None, tasks: tuple[str, ...] = TASKS, **changes: object) -> CachedStore:
+    return open_cache(request_of(tree), tasks, tree.parent / "cache", say=[].append if said is None else said.append, **changes)
+
+
+def directory_of(tree: Path) -> Path:
+    return request_of(tree).directory(tree.parent / "cache")
+
+
+def assert_holds_the_tree(store: CachedStore, tree: Path) -> None:
+    dataset = PascalContext(tree, "train", store.tasks)
+    assert list(store.ids) == SPLITS["train"]
+    for index in range(len(dataset)):
+        expected, (height, width) = encode(dataset[index], ("image", *store.tasks)), store.stored[index]
+        for name, array in expected.items():
+            channels = array.shape[2]
+            first = store.first[index] * channels
+            found = store.flat[name][first : first + height * width * channels].numpy().reshape(height, width, channels)
+            np.testing.assert_array_equal(found, array)
+
+
+def test_one_cache_serves_every_set_of_tasks_and_is_built_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_holds_the_tree(opened(tree, tasks=("semseg",)), tree)
+    monkeypatch.setattr(cache_module, "build", None)
+    assert_holds_the_tree(opened(tree), tree)
+    assert opened(tree, tasks=("normals", "saliency")).tasks == ("normals", "saliency")
+
+
+def test_the_data_set_is_not_written_to_and_its_size_is_told_beforehand(tree: Path, said: list[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+    opened(tree, said)
+    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
+    assert "3 samples, image, semseg, human_parts, saliency, normals" in said[0]
+    with pytest.raises(CacheError, match="inside of the data set"):
+        open_cache(request_of(tree), TASKS, tree / "cache")
+    assert not (tree / "cache").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def garble(path: Path) -> None:
+    content, state = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize("harm", [cut, garble, Path.unlink])
+@pytest.mark.parametrize("name", ["image.bin", "normals.bin", "manifest.json"])
+def test_a_cache_that_is_cut_short_or_garbled_is_named_and_built_again(tree: Path, name: str, harm, said: list[str]) -> None:
+    opened(tree)
+    harm(directory_of(tree) / name)
+    assert_holds_the_tree(opened(tree, said), tree)
+    assert name in said[0]
+    assert str(directory_of(tree)) in said[0]
+    assert "built again" in said[0]
+
+
+def test_a_cache_of_files_that_changed_since_is_built_again(tree: Path, said: list[str]) -> None:
+    opened(tree)
+    path = tree / "sal_distill/2008_000001.png"
+    state = path.stat()
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert_holds_the_tree(opened(tree, said), tree)
+    assert "other files" in said[0]
+
+
+def test_a_cache_of_other_readers_is_built_again(tree: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tree)
+    monkeypatch.setattr(cache_module.provenance, "hash_sources", lambda sources: "other")
+    opened(tree, said)
+    assert "other code" in said[0]
+
+
+def test_tasks_whose_files_are_missing_are_left_out_unless_asked_for(tree: Path, said: list[str]) -> None:
+    (tree / "normals_distill/2008_000003.png").unlink()
+    assert_holds_the_tree(opened(tree, said, tasks=("semseg",)), tree)
+    assert "normals" not in said[0]
+    with pytest.raises(DataError, match="normals: 1 of 3 files missing"):
+        opened(tree)
+
+
+def test_a_broken_file_is_named_and_leaves_no_cache(tree: Path) -> None:
+    (tree / "human_parts/2008_000003.mat").write_bytes(b"no mat")
+    with pytest.raises(DataError, match=r"2008_000003\.mat"):
+        opened(tree)
+    assert not directory_of(tree).exists()
+
+
+@pytest.mark.parametrize("call", ["pwrite", "posix_fallocate"])
+def test_a_full_disk_is_a_clear_error_and_leaves_no_half_cache(tree: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(CacheError, match=r"No space left on device.*bytes are free there: make room"):
+        opened(tree)
+    assert [path.suffix for path in (tree.parent / "cache").iterdir()] == [".lock"]
+    monkeypatch.undo()
+    assert_holds_the_tree(opened(tree), tree)
+
+
+def test_a_disk_that_is_too_small_is_known_before_any_work(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_build, "write_chunk", None)
+    usage = cache_build.shutil.disk_usage(tree)._replace(free=1000)
+    monkeypatch.setattr(cache_build.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CacheError, match=r"too small by [\d,]+ bytes"):
+        opened(tree)
+
+
+def test_a_limit_on_the_size_of_files_is_a_clear_error(tree: Path) -> None:
+    script = f"""
+import resource, sys
+sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "tests")!r}]
+from pathlib import Path
+import test_cache
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    test_cache.opened(Path({str(tree)!r}))
+except test_cache.CacheError as error:
+    print("refused:", error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "refused: the cache" in run.stdout
+    assert not directory_of(tree).exists()
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def test_a_build_that_was_killed_goes_on_where_it_was(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, write = [], cache_build.write_chunk
+    for module in (cache_build, cache_layout, cache_module):
+        monkeypatch.setattr(module, "CHUNK", 1)
+
+    def write_one(*arguments: object) -> dict:
+        if len(written) == 2:
+            raise KilledError
+        written.append(arguments[3])
+        return write(*arguments)
+
+    monkeypatch.setattr(cache_build, "write_chunk", write_one)
+    with pytest.raises(KilledError):
+        opened(tree)
+    partial = directory_of(tree).with_name(f"{directory_of(tree).name}.partial")
+    with (partial / "done.jsonl").open("a") as journal:
+        journal.write('{"chunk": 2, "crc')  # cut short by the kill
+    written.clear()
+    assert_holds_the_tree(opened(tree), tree)
+    assert written == [2]
+    assert not partial.exists()
+
+
+def test_two_processes_at_once_build_once_and_both_may_use_it(tree: Path) -> None:
+    script = f"""
+import sys, time
+sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "tests")!r}]
+from pathlib import Path
+import test_cache
+from bench.data import cache_build
+write = cache_build.write_chunk
+def slow(*arguments):
+    time.sleep(2)
+    print("wrote", flush=True)
+    return write(*arguments)
+cache_build.write_chunk = slow
+print("ready", flush=True)
+sys.stdin.readline()
+tree = Path({str(tree)!r})
+test_cache.assert_holds_the_tree(test_cache.opened(tree), tree)
+print("read", flush=True)
+"""
+    command = [sys.executable, "-c", script]
+    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in pair:
+        assert process.stdout.readline() == "ready\n"
+    for process in pair:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    output = "".join(process.communicate(timeout=300)[0] for process in pair)
+    assert [process.returncode for process in pair] == [0, 0]
+    assert output.count("wrote") == 1
+    assert output.count("read") == 2
+
+
+@pytest.mark.slow
+def test_several_processes_write_what_one_writes(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_build, "SMALL_BYTES", 0)
+    for module in (cache_build, cache_layout, cache_module):
+        monkeypatch.setattr(module, "CHUNK", 3)
+    told = []
+    assert_holds_the_tree(opened(tree, processes=2, progress=lambda done, total: told.append((done, total))), tree)
+    assert told[-1] == (3, 3)
+
+
+@pytest.mark.parametrize(("size", "expected"), [((30, False), [(22, 30), (30, 18), (27, 30)]), ((16, True), [(16, 16)] * 3)])
+def test_a_working_size_reduces_and_keeps_labels_labels(tree: Path, size: tuple[int, bool], expected: list) -> None:
+    small = open_cache(request_of(tree, WorkingSize(*size)), TASKS, tree.parent / "cache")
+    native = opened(tree)
+    assert [tuple(each) for each in small.stored.tolist()] == expected
+    np.testing.assert_array_equal(small.native, native.stored)
+    for task in ("semseg", "human_parts", "saliency"):
+        assert set(small.flat[task].unique().tolist()) <= set(native.flat[task].unique().tolist()) | {0}
+    vectors = small.flat["normals"][: 3 * small.stored.prod(axis=1).sum()].float().view(-1, 3).norm(dim=1)
+    assert (((vectors - 127).abs() < 1) | (vectors == 0)).all()
+    assert json.loads((request_of(tree, WorkingSize(*size)).directory(tree.parent / "cache") / "manifest.json").read_text())["ids"]
+    decoded = FileStore(PascalContext(tree, "train", TASKS), WorkingSize(*size)).samples(range(3))
+    for name, array in decoded.flat.items():
+        np.testing.assert_array_equal(array, small.flat[name])
+    np.testing.assert_array_equal(decoded.native, small.native)

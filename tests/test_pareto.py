@@ -1,0 +1,76 @@
+"""Pareto fronts under chance: against counts of all outcomes, areas by hand, and a brute-force area."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_records import MadeSuite, demo_like_suite, made_method
+
+from bench.report.pareto import AXES, front_frame, front_probability, front_summary, hypervolume, hypervolume_interval, knee, redraw
+from bench.report.seeds import scored_seed_frame
+
+
+def test_the_probability_of_the_front_equals_the_count_of_all_outcomes() -> None:
+    # the dearer row is on the front where its redrawn mean is higher: of 4 x 4 equally likely pairs of draws
+    cheap, dear = np.array([0.0, 2.0]), np.array([0.5, 1.0])
+    widened = [own.mean() + np.sqrt(2) * (np.array([own[0], own.mean(), own.mean(), own[1]]) - own.mean()) for own in (cheap, dear)]
+    expected = np.mean([second > first for first in widened[0] for second in widened[1]])
+    share = front_probability([np.array([1.0]), np.array([2.0])], [cheap, dear], draws=20_000)
+    assert share[0] == 1
+    assert share[1] == pytest.approx(expected, abs=0.015)
+
+
+def test_redrawn_means_have_the_variance_of_the_mean() -> None:
+    values = np.array([1.0, 4.0, 2.0])
+    drawn = redraw([values, np.array([7.0]), np.array([])], np.random.default_rng(0), 50_000)
+    assert drawn[:, 0].var() == pytest.approx(values.var(ddof=1) / 3, rel=0.03)
+    assert (drawn[:, 1] == 7).all()
+    assert np.isnan(drawn[:, 2]).all()
+
+
+def test_one_seed_gives_no_probability() -> None:
+    one = [np.array([1.0]), np.array([2.0])]
+    assert np.isnan(front_probability(one, one)).all()
+    assert all(np.isnan(hypervolume_interval(one, one, reference=(3, 0))))
+
+
+def test_hypervolume_of_two_points_by_hand() -> None:
+    # from 1 to 10 a height of 2, from 10 to 100 of 5: one decade each
+    assert hypervolume([1, 10, 50, np.nan], [2, 5, 1, 9], reference=(100, 0)) == pytest.approx(7)
+    assert hypervolume([1], [2], reference=(1, 0)) == 0
+    assert hypervolume([], [], reference=(1, 0)) == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_hypervolume_equals_counted_cells(points: list[tuple[int, int]]) -> None:
+    cells = {(c, s) for c in range(5) for s in range(5) if any(cost <= c + 1 and score >= s + 1 for cost, score in points)}
+    cost = [10.0 ** (c - 1) for c, _ in points]
+    assert hypervolume(cost, [s for _, s in points], reference=(10.0**5, 0)) == pytest.approx(len(cells))
+
+
+def test_the_knee_is_where_the_front_bends() -> None:
+    assert knee([1, 10, 100, 1000], [0, 8, 9, 10]) == 1
+    assert knee([1, 10, 100], [0, 1, 2]) is None  # straight
+    assert knee([1, 10], [0, 1]) is None
+
+
+def test_every_axis_has_its_front() -> None:
+    suite = demo_like_suite(seeds=(0, 1, 2))
+    plan, seeds = suite.plan(), scored_seed_frame(suite.plan(), suite.records)
+    summary = front_summary(plan, seeds).set_index("axis")
+    assert set(summary.index) == set(AXES)
+    for axis in AXES:
+        front = front_frame(plan, seeds, axis)
+        assert front["front_probability"].between(0, 1).all()
+        assert front.loc[front["cost"] == front["cost"].min(), "on_front"].any()
+        assert summary.loc[axis, "low"] <= summary.loc[axis, "high"]
+    assert summary.loc["params", "reference_cost"] == 16.4  # the dearest row: four models of 4.1 M
+
+
+def test_a_row_that_is_dominated_for_sure_is_never_on_the_front() -> None:
+    suite = MadeSuite(tasks=("semseg",))
+    suite.add(made_method(value=4), {0: {"semseg": 50.0}, 1: {"semseg": 51.0}}, trainable=2_000_000)
+    suite.add(made_method(value=8), {0: {"semseg": 40.0}, 1: {"semseg": 41.0}}, trainable=3_000_000)
+    front = front_frame(suite.plan(), scored_seed_frame(suite.plan(), suite.records), "params")
+    assert list(front["front_probability"]) == [1, 0]
+    assert list(front["cost"]) == [2.0, 3.0]

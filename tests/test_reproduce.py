@@ -1,0 +1,108 @@
+"""A trial run again from its record: identical, inside or outside, and why."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+from made_records import made_record
+from scipy import stats
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.data.roots import ensure_synthetic
+from bench.record import write_record
+from bench.reproduce import ReproduceError, compare, differences, find_record, judge, prediction_interval
+from bench.suites import load
+from bench.trial import Launch, run_trial
+
+VALUES = {"semseg": 60.0, "normals": 20.0}
+
+
+def made(run_id: str = "a", semseg: float = 60.0, **changes) -> dict:
+    return made_record(run_id=run_id, values=VALUES | {"semseg": semseg}, **changes)
+
+
+def test_the_interval_is_where_one_more_trial_falls():
+    low, high = prediction_interval([1.0, 3.0])
+    half = 12.706204736 * math.sqrt(2) * math.sqrt(1.5)  # t of one degree of freedom, sample deviation of 1 and 3, one more draw
+    assert (low, high) == pytest.approx((2 - half, 2 + half))
+    values = [4.0, 5.0, 7.0, 4.5]
+    frozen = stats.t(3, loc=sum(values) / 4, scale=stats.tstd(values) * math.sqrt(1 + 1 / 4))
+    assert prediction_interval(values) == pytest.approx(frozen.interval(0.95))
+    assert prediction_interval([1.0]) is None
+    assert prediction_interval([1.0, None]) is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "interval", "verdict"),
+    [
+        (1.0, 1.0, None, "identical"), (None, None, None, "identical"), (1.0, 1.5, (0.0, 2.0), "inside"), (1.0, 2.5, (0.0, 2.0), "outside"),
+        (1.0, 1.5, None, "unknown"), (1.0, None, (0.0, 2.0), "outside"), (None, 1.0, (0.0, 2.0), "outside"),
+    ],
+)  # fmt: skip
+def test_a_metric_is_identical_inside_outside_or_unknown(recorded, now, interval, verdict: str):
+    assert judge(recorded, now, interval) == verdict
+
+
+def test_the_verdict_is_the_worst_of_the_tables_metrics():
+    row = [made("a"), made("b", 61.0, seed=1), made("c", 62.0, seed=2)]
+    strangers = [made("d", 90.0, cell_id="1" * 12), made("e", 10.0, status="failed")]
+    assert compare(row[0], made("a"), row + strangers).verdict == "identical"
+    near = compare(row[0], made("a", 62.5), row + strangers)
+    assert near.verdict == "inside"
+    assert near.seeds == 3
+    assert compare(row[0], made("a", 75.0), row + strangers).verdict == "outside"
+    assert compare(row[0], made("a", 60.1), row[:1]).verdict == "unknown"
+    assert compare(row[0], made("a", status="diverged"), row).verdict == "outside"
+    assert compare(made("a", status="oom"), made("a", status="oom"), []).verdict == "identical"
+
+
+def test_what_differs_is_named_with_what_it_means():
+    new = made("a", device="NVIDIA", code_id="07e2")
+    new["env"]["torch"] = "3"
+    new["git"]["commit"] = "abc"
+    found = differences(made("a"), new)
+    assert {line["what"] for line in found} == {"device", "code_id", "torch", "git commit"}
+    assert found[-1] == {"what": "git commit", "recorded": None, "now": "abc", "meaning": None}
+    assert all(line["meaning"] for line in found[:-1])
+    assert differences(made("a"), made("a")) == []
+
+
+def test_a_record_is_found_in_any_suite_and_doubt_is_an_error(tmp_path: Path):
+    for suite in ("one", "two"):
+        write_record(tmp_path / suite / "records", made("twice"))
+    write_record(tmp_path / "one" / "records", made("once"))
+    assert find_record("once", tmp_path) == tmp_path / "one" / "records" / "once.json"
+    assert find_record("once", tmp_path / "one") == tmp_path / "one" / "records" / "once.json"
+    assert find_record("twice", tmp_path, "two").parents[1].name == "two"
+    with pytest.raises(ReproduceError, match="--suite"):
+        find_record("twice", tmp_path)
+    with pytest.raises(ReproduceError, match="--results"):
+        find_record("nowhere", tmp_path)
+
+
+def test_a_trial_from_its_record_alone_is_identical_and_a_changed_record_is_not(tmp_path: Path):
+    trial = {row.label: row for row in load("smoke").rows}["Decoders only"].trials[0]
+    results = tmp_path / "results"
+    ensure_synthetic(results, trial.data.synthetic)
+    launch = Launch(suite="smoke", suite_dir=results / "smoke", command="test")
+    record = run_trial(trial, launch, started=time.time(), on_epoch=lambda line: None)
+    assert record["status"] == "ok", record["reason"]
+    arguments = ["reproduce", trial.run_id, "--results", str(results), "--json"]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.output)
+    assert found["verdict"] == "identical"
+    assert all(metric["verdict"] == "identical" for metric in found["metrics"])
+    assert found["differences"] == []
+    path = results / "smoke" / "records" / f"{trial.run_id}.json"
+    changed = json.loads(path.read_text())
+    changed["metrics"]["normals"]["mean_deg"] += 1
+    changed["code_id"] = "other"
+    path.write_text(json.dumps(changed))
+    outcome = CliRunner().invoke(app, arguments[:-1])
+    assert outcome.exit_code == 1
+    assert "unknown" in outcome.output  # one seed gives no interval
+    assert "code_id" in outcome.output

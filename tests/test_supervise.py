@@ -1,0 +1,238 @@
+"""A supervisor brings every job to its record, whatever happens to the job's process. The trials are stubs; the processes are real."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.config import TrialConfig
+from bench.progress import Board
+from bench.record import load_records, read_record
+from bench.storage import StorageError
+from bench.suites import load
+from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
+from bench.sweep.interrupt import Interrupt
+from bench.sweep.jobs import Limits, make_job
+from bench.sweep.nursery import Nursery
+from bench.sweep.serial import run_serial
+from bench.sweep.supervise import Supervisor
+from bench.trial import Launch
+
+HERE = Path(__file__).parent
+BASE = next(row for row in load("smoke").rows if row.label == "Decoders only").trials[0]
+
+
+@pytest.fixture(autouse=True)
+def stubs_are_importable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def trial(seed: int) -> TrialConfig:
+    return dataclasses.replace(BASE, seed=seed)
+
+
+def jobs_of(suite_dir: Path, seeds: range, *, launch: str = "first", **changes) -> list[dict]:
+    limits, of_launch = (
+        Limits(**{"time_limit_seconds": None, "max_attempts": 3} | changes),
+        Launch(suite="stub", suite_dir=suite_dir, id=launch),
+    )
+    return [make_job(trial(seed), of_launch, limits, entry="stub_trials:train") for seed in seeds]
+
+
+def run(jobs: list[dict], monkeypatch: pytest.MonkeyPatch, script: dict) -> dict[int, dict]:
+    """Run jobs to their records; returns them by seed."""
+    monkeypatch.setenv("STUB", json.dumps(script))
+    with Board({job["run_id"]: ("stubs", job["epochs"]) for job in jobs}, quiet=True) as board, Interrupt(print) as interrupt:
+        run_serial(jobs, board, interrupt)
+    return {record["seed"]: record for record in load_records(Path(jobs[0]["suite_dir"]) / "records")}
+
+
+def test_others_go_on_when_one_is_killed_one_hangs_and_one_dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    jobs = jobs_of(tmp_path, range(4), time_limit_seconds=6)
+    found = run(jobs, monkeypatch, {"0": ["die"], "1": ["hang"], "2": ["die", "end"]})
+    assert {seed: record["status"] for seed, record in found.items()} == {0: "killed", 1: "timeout", 2: "ok", 3: "ok"}
+    assert found[0]["attempt"] == 3
+    assert "SIGKILL" in found[0]["reason"]
+    assert "attempt 3 die" in found[0]["log_tail"]
+    assert "6 s" in found[1]["reason"]
+    assert "--time-limit" in found[1]["reason"]
+    assert found[1]["attempt"] == 1
+    assert found[2]["attempt"] == 2
+    assert found[2]["history"][0]["epoch"] == 2  # it went on from its own last epoch
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {f"{trial(1).run_id}.pt"}  # to go on from, with a longer limit
+
+
+def test_deaths_are_counted_over_launches_and_deaths_of_the_launch_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (job,) = jobs_of(tmp_path, range(1), launch="second")
+    attempts = Attempts(tmp_path / "checkpoints" / f"{job['run_id']}.attempts")
+    for line in ("start t launch first pid 1", "died of signal 9 (SIGKILL)", "start t launch first pid 2"):
+        attempts.add(line)
+    found = run([job], monkeypatch, {"0": ["die"]})
+    assert (found[0]["status"], found[0]["attempt"]) == ("killed", 4)  # two deaths more; the second start's launch was killed
+
+
+def test_a_start_whose_supervisor_died_within_the_launch_counts_as_a_death(tmp_path: Path):
+    attempts = Attempts(tmp_path / "x.attempts")
+    attempts.add("start t launch now pid 1")
+    attempts.close_open("now")
+    assert attempts.deaths == ["with its supervisor"]
+    attempts.add("start t launch now pid 1")
+    attempts.close_open("later")
+    assert len(attempts.deaths) == 1
+    for _ in range(MAX_FRUITLESS_STARTS):
+        attempts.add("start t launch now pid 1")
+    assert Attempts.read(attempts.path).fruitless == MAX_FRUITLESS_STARTS + 2
+    attempts.add("epoch 1")
+    assert Attempts.read(attempts.path).fruitless == 0
+
+
+def test_an_exception_outside_of_the_record_is_no_loss_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = run(jobs_of(tmp_path, range(2), max_attempts=2), monkeypatch, {"0": ["raise"]})
+    assert (found[0]["status"], found[0]["attempt"], found[1]["status"]) == ("killed", 2, "ok")
+    assert "RuntimeError: planted" in found[0]["log_tail"]
+
+
+def test_a_record_of_another_launch_is_made_again_only_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(jobs_of(tmp_path, range(1), launch="first"), monkeypatch, {})
+    (job,) = jobs_of(tmp_path, range(1), launch="second")
+    assert run([job], monkeypatch, {})[0]["launch"]["id"] == "first"
+    assert run([job | {"redo": True}], monkeypatch, {})[0]["launch"]["id"] == "second"
+
+
+DRIVER = """
+import json, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_supervise import jobs_of
+from bench.progress import Board
+from bench.sweep.interrupt import Interrupt
+from bench.sweep.lock import only_launch
+from bench.sweep.serial import run_serial
+with only_launch(Path({suite_dir!r})) as launch:
+    jobs = [job for job in jobs_of(Path({suite_dir!r}), range({trials}), launch=launch) if not Path(job["record"]).exists()]
+    with Board({{job["run_id"]: ("stubs", job["epochs"]) for job in jobs}}) as board, Interrupt(board.say) as interrupt:
+        run_serial(jobs, board, interrupt)
+    sys.exit(130 if interrupt.stopping else 0)
+"""
+
+
+def driver(suite_dir: Path, trials: int, **environment: str) -> subprocess.Popen:
+    """Start a launch of stubs in a process of its own."""
+    script = DRIVER.format(tests=str(HERE), suite_dir=str(suite_dir), trials=trials)
+    paths = os.pathsep.join((str(HERE), str(HERE.parent)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the child keeps an ignored signal
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONPATH": paths} | environment,
+            cwd=HERE.parent,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def running_pids(suite_dir: Path) -> list[int]:
+    lines = [line for path in (suite_dir / "checkpoints").glob("*.attempts") for line in path.read_text().splitlines()]
+    return [int(line.split()[-1]) for line in lines if line.startswith("start")]
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_random_ends_with_the_records_of_an_undisturbed_one(tmp_path: Path):
+    trials, kills = 60, 4
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    for moment in range(kills):
+        process, before = driver(broken, trials, STUB_SECONDS="0.02"), len(list((broken / "records").glob("*.json")))
+        wait_for(lambda before=before: len(list((broken / "records").glob("*.json"))) >= before + 5)
+        time.sleep(0.037 * moment)
+        pids = running_pids(broken)
+        process.kill()
+        process.communicate()
+        wait_for(lambda pids=pids: not any(Path(f"/proc/{pid}").exists() for pid in pids))  # no trial outlives its launch
+        assert all(read_record(path) for path in (broken / "records").glob("*.json"))
+    for suite_dir in (broken, whole):
+        process = driver(suite_dir, trials)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    result = [
+        {record["run_id"]: (record["status"], record["metrics"], record["seed"]) for record in load_records(suite_dir / "records")}
+        for suite_dir in (broken, whole)
+    ]
+    assert len(result[0]) == trials
+    assert result[0] == result[1]
+    assert not list((broken / "checkpoints").glob("*.pt"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_once_finishes_what_runs_and_twice_stops_now_and_a_second_driver_is_refused(tmp_path: Path):
+    process = driver(tmp_path, 50, STUB_SECONDS="0.5")
+    wait_for(lambda: running_pids(tmp_path))
+    second = driver(tmp_path, 50)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert "another launch is running" in errors
+    before = len(list((tmp_path / "records").glob("*.json")))
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Ctrl-C again" in errors
+    finished = len(list((tmp_path / "records").glob("*.json")))
+    assert before <= finished <= before + 2  # one ran, and one may have begun before the signal came
+    assert not list((tmp_path / "checkpoints").glob("*.attempts"))
+
+    process = driver(tmp_path, 50, STUB="{}", STUB_SECONDS="100")
+    wait_for(lambda: running_pids(tmp_path))
+    pids = running_pids(tmp_path)
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert len(list((tmp_path / "records").glob("*.json"))) == finished
+
+
+def test_an_allocation_beyond_the_limit_fails_and_leaves_the_nursery_alone(tmp_path: Path):
+    nursery = Nursery("memory_hog")
+    try:
+        for limit, gets in ((2**28, "MemoryError"), (None, "all of it")):
+            nursery.start("take", {"bytes": 2**29}, log=tmp_path / "log", environment={}, memory_bytes=limit)
+            assert [event.get("got") for event in nursery.events(60)] == [gets, None]
+    finally:
+        nursery.close()
+
+
+def test_a_disk_that_refuses_stops_the_sweep_and_is_no_failure_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (job,) = jobs_of(tmp_path, range(1))
+    with Supervisor() as supervisor, pytest.raises(StorageError, match="the disk is full"):
+        supervisor.run(job | {"entry": "memory_hog:full_disk"}, print)
+    assert not (tmp_path / "records").exists()
+    assert Attempts.read(tmp_path / "checkpoints" / f"{job['run_id']}.attempts").deaths == []
+    assert run([job], monkeypatch, {})[0]["status"] == "ok"
+
+
+def test_a_trial_without_a_gpu_sees_none_and_one_with_a_gpu_keeps_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    (job,) = jobs_of(tmp_path, range(1))
+    seen = []
+    for gpus in (0, 1):
+        with Supervisor() as supervisor, pytest.raises(StorageError, match="saw"):
+            supervisor.run(job | {"entry": "memory_hog:tell_gpus", "gpus": gpus}, print)
+        seen.append((tmp_path / "seen").read_text())
+    assert seen == ["", "3"]
