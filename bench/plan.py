@@ -37,6 +37,7 @@ def write_plan(suite: Suite, suite_dir: Path, command: str) -> Path:
         "reference_cell_id": by_label[suite.reference].cell_id,
         "rows": [plan_row(row) for row in suite.rows],
         "notes": list(suite.notes),
+        "tuned": suite.tuned,
     }
     path = suite_dir / "plan.json"
     write_atomically(path, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")

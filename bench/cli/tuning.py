@@ -120,5 +120,6 @@ def line_of(row: dict[str, Any]) -> dict[str, Any]:
         "score": chosen["score"],
         "at_edge": ", ".join(edge["dial"] for edge in row["edge"]),
         "epochs": row["epochs"],
-        "hours": round(row["gpu_hours"] + row["cpu_hours"], 3),
+        "gpu_minutes": round(row["gpu_hours"] * 60, 2),
+        "cpu_minutes": round(row["cpu_hours"] * 60, 2),
     }

@@ -68,7 +68,8 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
         raise RecordError(f"{suite_dir}:{mark}. Run `run_suite.py run {plan['suite']}`, or report without --strict.")
     published = against_published_reference if is_comparable(plan, records) else None
     rows = row_frame(plan, records, suite_dir / "records", published=published)
-    notes = footnotes(plan, records, rows, tuning=_tuning(suite_dir))
+    tuning = _tuning(suite_dir)
+    notes = footnotes(plan, records, rows, tuning=tuning if plan.get("tuned") else None)
     table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=notes)
     contents: dict[str, str | bytes] = {
         "table.csv": to_csv(rows),
@@ -79,7 +80,7 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     if keep_current and _is_current(suite_dir, contents):
         present = [name for name in (*contents, "summary.md", PAGE, *figure_files()) if (suite_dir / name).exists()]
         return Report(files={name: suite_dir / name for name in present}, table=table, not_drawn=(), complete=not mark)
-    drawn = make_figures(plan, own, rows, title=plan["title"] + mark, directory=suite_dir / "records")
+    drawn = make_figures(plan, own, rows, title=plan["title"] + mark, directory=suite_dir / "records", tuning=tuning)
     contents |= drawn.files
     pictures = [f"{name}.png" for name in drawn.names]
     said = findings(rows, tasks)
@@ -106,5 +107,6 @@ def _is_current(suite_dir: Path, tables: Mapping[str, str | bytes]) -> bool:
     if not all((suite_dir / name).exists() for name in ("summary.md", PAGE)) or not all((suite_dir / name).exists() for name in tables):
         return False
     written = summary_file.stat().st_mtime
-    older = all(path.stat().st_mtime <= written for path in (suite_dir / "records").glob("*.json"))
+    made_from = [*(suite_dir / "records").glob("*.json"), *suite_dir.glob("tuning.json")]
+    older = all(path.stat().st_mtime <= written for path in made_from)
     return older and all((suite_dir / name).read_text(encoding="utf-8") == text for name, text in tables.items())

@@ -45,6 +45,7 @@ class Suite:
         rows: The table's rows, in order.
         reference: Label of the row that delta_m refers to.
         notes: Sentences for under the table.
+        tuned: Whether its rows are at the settings that a tune chose.
         learning_rates: What `tune` searches for each row's learning rate; None: from a tenth to ten times the recipe's.
     """
 
@@ -54,6 +55,7 @@ class Suite:
     rows: tuple[Row, ...]
     reference: str
     notes: tuple[str, ...] = ()
+    tuned: bool = False
     learning_rates: Range | None = None
 
     def __post_init__(self) -> None:

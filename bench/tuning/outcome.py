@@ -180,7 +180,7 @@ def tuned_suite(suite: Suite, outcome: Mapping[str, Any]) -> Suite:
         for row in suite.rows
     )
     try:
-        return dataclasses.replace(suite, rows=rows, notes=(*suite.notes, *tuning_notes(suite, outcome)))
+        return dataclasses.replace(suite, rows=rows, tuned=True, notes=(*suite.notes, *tuning_notes(suite, outcome)))
     except ConfigError as error:
         raise TuningError(f"tuning made two rows the same: {error}; a row's fixed dial must not be tunable") from error
 

@@ -110,6 +110,7 @@ class PointRun:
         scores = [self.score(trial, rung) for trial in self.trials]
         self.state = {"rung": rung, "score": sum(scores) / len(scores)}
         status = "running" if rung < self.rungs[-1] else self.final_status()
+        forget([trial.run_id for trial in self.trials], self.launch.suite_dir)
         self.report({"epoch": rung, "loss": self.loss(), "status": status} | self.state)
 
     def times(self, trial: TrialConfig, trained_seconds: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The figures of a report, each as PNG, PDF and the plotted numbers as CSV; a figure that cannot be drawn says why.
 
-One file a figure: `pareto`, `rank_curves`, `tasks` (bars and interference), `costs`, `training_curves`, `panels`; `labels` finds room for
+One file a figure: `pareto`, `rank_curves`, `tasks` (bars and interference), `costs`, `training_curves`,
+`sensitivity`, `panels`; `labels` finds room for
 text, `published` the points of papers. `bench.report.style` is what they share.
 """
 
@@ -17,6 +18,7 @@ from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, panel_number
 from bench.report.plots.pareto import COSTS, draw_pareto, draw_pareto_grid, pareto_numbers
 from bench.report.plots.published import published_points
 from bench.report.plots.rank_curves import curve_numbers, draw_rank_curves
+from bench.report.plots.sensitivity import draw_sensitivity, sensitivity_numbers
 from bench.report.plots.tasks import change_numbers, draw_interference, draw_task_bars, interference_numbers, shown_labels
 from bench.report.plots.training_curves import draw_training_curves, loss_numbers
 from bench.report.stats import plan_tasks, reference_position
@@ -35,6 +37,7 @@ CAPTIONS = {
     "interference": "Task interference: what sharing one model does to each task",
     "memory_parts": "What the memory of a training step consists of",
     "training_curves": "Training loss of every task",
+    "sensitivity": "Held-out score over the learning rate and the dials that were tuned",
 } | {f"panels_{task}": f"Predictions and errors on fixed validation images: {TASKS[task].title}" for task in TASKS}
 """Every figure that a report may hold, in order -> caption."""
 
@@ -67,7 +70,9 @@ def figure_files() -> list[str]:
     return [f"{name}.{suffix}" for name in CAPTIONS for suffix in SUFFIXES]
 
 
-def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path) -> Drawn:
+def make_figures(
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path, tuning: Mapping | None = None
+) -> Drawn:
     """Draw every figure that the records allow.
 
     Args:
@@ -76,9 +81,10 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
         rows: As `bench.report.stats.row_frame` returns it.
         title: Title of every figure.
         directory: Where the records' panels lie.
+        tuning: What `tuning.json` holds, or None; there are no sensitivity curves then.
     """
     drawn = Drawn(panels=load_panels(plan, records, directory))
-    for name, make in _makers(plan, records, rows, title, drawn.panels):
+    for name, make in _makers(plan, records, rows, title, drawn.panels, tuning):
         try:
             figure, numbers = make()
         except NotDrawnError as reason:
@@ -91,7 +97,7 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
 
 
 def _makers(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel]
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], tuning: Mapping | None
 ) -> Iterator[tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]]:
     """Yield each figure's name with the function that draws it and returns its numbers."""
     styles, tasks = family_styles(rows), plan_tasks(plan)
@@ -137,6 +143,9 @@ def _makers(
             lambda numbers: _with_seaborn(lambda: draw_training_curves(numbers, styles, title=title)),
         ),
     )
+    if tuning is not None:
+        numbers = sensitivity_numbers(tuning, rows)
+        yield "sensitivity", lambda: (draw_sensitivity(numbers, styles, title=title), numbers)
     if not panels:
         yield "panels", _no_panels
     for task in dict.fromkeys(panel.task for panel in panels):
