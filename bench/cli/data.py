@@ -1,6 +1,8 @@
 """Commands about data: synthesize; and the doctor."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -54,12 +56,25 @@ def cache(
     show_rows(rows, as_json)
 
 
-def doctor(data_root: DataRoot = None, weights: Weights = None, as_json: Json = False) -> None:
-    """Check environment, data set, weights and GPUs: what is fine, what is not, what to do."""
+def doctor(
+    data_root: DataRoot = None,
+    weights: Weights = None,
+    problems: Annotated[Path | None, typer.Option(help="Write every missing or broken file to this text file.", metavar="FILE")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check environment, data set, weights and GPUs: what is fine, what is not, what to do. Every file of a data set is read."""
+    from rich.progress import Progress
+
     from bench.data.doctor import Finding, diagnose
     from bench.pretrain import check_kept
 
-    found = [*diagnose(data_root, weights), check_kept()]
+    with Progress(console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+
+        def start(total: int) -> Callable[[int], None]:
+            return partial(bar.advance, bar.add_task("reading", total=total))
+
+        found = [*diagnose(data_root, weights, start=start, problems=problems), check_kept()]
     if data_root is None:
         text = "none given: demo, smoke and pretraining render theirs, the other suites read a PASCAL_MT directory"
         found.append(Finding("data set", "ok", text, "check one with --data-root DIR"))
