@@ -55,6 +55,8 @@ def sensitivity_numbers(path: Path, families: Mapping[str, str]) -> pd.DataFrame
 def draw_sensitivity(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title: str) -> Figure:
     """Draw the scores over each dial; a ring marks the setting that was chosen, a cross at the bottom one without a score.
 
+    Points are joined where one dial alone was tuned: of several, neighbours on one differ in the others.
+
     Args:
         numbers: As `sensitivity_numbers` returns it, one score or more.
         styles: As `bench.report.style.family_styles` returns it.
@@ -72,7 +74,7 @@ def draw_sensitivity(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
             for (_, family), own in part.groupby(["label", "family"], sort=False):
                 own, style = own.sort_values("value"), styles[family]
                 known, lost, best = own[own["score"].notna()], own[own["score"].isna()], own[own["chosen"]]
-                look = {"color": style["color"], "marker": style["marker"], "linestyle": style["linestyle"]}
+                look = {"color": style["color"], "marker": style["marker"], "linestyle": style["linestyle"] if len(dials) == 1 else "none"}
                 axes.plot(known["value"], known["score"], **look, markersize=3.5, linewidth=0.8)
                 axes.plot(best["value"], best["score"], "o", color=style["color"], markerfacecolor="none", markersize=8)
                 axes.plot(lost["value"], np.full(len(lost), bottom), "x", color=style["color"], markersize=4)
