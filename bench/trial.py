@@ -228,4 +228,5 @@ def launch_block(launch: Launch) -> dict[str, Any]:
 def method_block(name: str, method: Any) -> dict[str, Any]:
     """Return the record's block about the method."""
     value = None if method.dial is None else asdict(method)[method.dial]
-    return {"name": name, "title": method.title, "label": method.label, "dial": method.dial, "dial_value": value}
+    block = {"name": name, "title": method.title, "label": method.label, "dial": method.dial, "dial_value": value}
+    return block | {"single_path": method.single_path}

@@ -72,6 +72,7 @@ class MethodConfig:
         tunable: Fields that `tune` may choose for a row besides its learning rate, two at most, and no field that changes the number of
             parameters: a row is tuned, not made larger.
         paper: Where the method is defined.
+        single_path: Whether a model of all tasks passes an image through the frozen layers once, not once a task.
         also_train: Groups of the backbone's own parameters to train besides the method's, keys of `ALSO_TRAIN`.
     """
 
@@ -80,6 +81,7 @@ class MethodConfig:
     dial_title: ClassVar[str] = ""
     tunable: ClassVar[dict[str, Range]] = {}
     paper: ClassVar[str] = ""
+    single_path: ClassVar[bool] = True
 
     also_train: tuple[str, ...] = ()
 

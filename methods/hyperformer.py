@@ -39,6 +39,7 @@ class HyperFormerConfig(MethodConfig):
     dial = "reduction"
     dial_title = "ρ"
     paper: ClassVar[str] = "arXiv 2106.04489"
+    single_path: ClassVar[bool] = False
 
     reduction: int = 4
     embedding: int = 64

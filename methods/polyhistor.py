@@ -39,6 +39,7 @@ class PolyhistorConfig(MethodConfig):
     dial = "rank"
     dial_title = "r"
     paper: ClassVar[str] = "arXiv 2210.03265"
+    single_path: ClassVar[bool] = False
     one_template: ClassVar[bool] = False
 
     rank: int = 16

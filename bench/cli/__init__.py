@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from bench.cli import data, listings, models, reports, sweeps
+from bench.cli import data, evidence, listings, models, reports, sweeps
 from bench.cli.options import HELP, USAGE
 from bench.errors import SuiteError
 
@@ -23,6 +23,9 @@ for command in (
     sweeps.status,
     reports.report,
     reports.reproduce,
+    evidence.compare,
+    evidence.claims,
+    evidence.export,
     models.params,
     models.evaluate,
     data.doctor,

@@ -9,17 +9,23 @@ import typer
 from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, DataRoot, Json, Quiet, Results, SuiteName, Weights, console, show_rows
 
 
-def report(suite: SuiteName, results: Results = DEFAULT_RESULTS, quiet: Quiet = False) -> None:
+def report(
+    suite: SuiteName,
+    results: Results = DEFAULT_RESULTS,
+    strict: Annotated[bool, typer.Option(help="Refuse where a planned trial has no result.")] = False,
+    primary_only: Annotated[bool, typer.Option(help="Leave out published numbers that were only recalled.")] = False,
+    quiet: Quiet = False,
+) -> None:
     """Write tables and plots again, from the records alone."""
-    print_report(results / suite, quiet=quiet)
+    print_report(results / suite, quiet=quiet, strict=strict, primary_only=primary_only)
 
 
-def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False) -> None:
+def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False, **options: bool) -> None:
     """Make the report and print its table; with `keep_current`, a report that is up to date stays as it is."""
     from bench.report import make_report
     from bench.report.tables import to_rich
 
-    made = make_report(suite_dir, keep_current=keep_current)
+    made = make_report(suite_dir, keep_current=keep_current, **options)
     if not quiet:
         console.print(to_rich(made.table, width=console.width))
         console.print(f"Written to {suite_dir}: {', '.join(sorted(made.files))}", highlight=False, soft_wrap=True)

@@ -5,15 +5,22 @@ in one `style`, `panels` reads the pictures that trials kept, `summary` joins it
 traces to records; nothing is stored that they do not give.
 """
 
+import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from bench.record import RecordError, load_records, read_plan, write_atomically
+from bench.report.evidence import FILES as EVIDENCE
+from bench.report.evidence import evidence_files
 from bench.report.footnotes import footnotes, partial_mark, planned_records
 from bench.report.page import PAGE, make_page
 from bench.report.plots import figure_files, make_figures
 from bench.report.profiles import with_profiles
+from bench.report.published import against_published_reference, is_comparable
 from bench.report.stats import plan_tasks, row_frame
 from bench.report.summary import findings, summary
 from bench.report.tables import MainTable, main_table, to_csv, to_latex, to_markdown
@@ -36,15 +43,18 @@ class Report:
     complete: bool
 
 
-def make_report(suite_dir: Path, *, keep_current: bool = False) -> Report:
+def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = False, primary_only: bool = False) -> Report:
     """Make tables, figures and summary of a suite from `plan.json` and `records/`; files of an older report are replaced.
 
     Args:
         suite_dir: `results/<suite>`.
         keep_current: Draw nothing when the tables come out as they are and no record is younger than the summary, which is written last.
+        strict: Refuse where a planned trial has no result.
+        primary_only: Leave out published numbers that were only recalled.
 
     Raises:
-        RecordError: Where the plan or a record cannot be read, or no planned trial has a result yet: run the suite first.
+        RecordError: Where the plan or a record cannot be read, or no planned trial has a result yet: run the suite first. With `strict`,
+            where any has none.
     """
     suite_dir = Path(suite_dir)
     plan, records = read_plan(suite_dir / "plan.json"), load_records(suite_dir / "records")
@@ -56,13 +66,19 @@ def make_report(suite_dir: Path, *, keep_current: bool = False) -> Report:
             f"{suite_dir}: no trial of the plan has a result ({len(own)} records{', ' + reasons if reasons else ''}). "
             f"Run `run_suite.py run {plan['suite']}` first."
         )
-    rows, tasks, mark = row_frame(plan, records, suite_dir / "records"), plan_tasks(plan), partial_mark(plan, records)
-    table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=footnotes(plan, records, rows))
+    tasks, mark = plan_tasks(plan), partial_mark(plan, records)
+    if strict and mark:
+        raise RecordError(f"{suite_dir}:{mark}. Run `run_suite.py run {plan['suite']}`, or report without --strict.")
+    published = against_published_reference if is_comparable(plan, records) else None
+    rows = row_frame(plan, records, suite_dir / "records", published=published)
+    notes = footnotes(plan, records, rows, tuning=_tuning(suite_dir))
+    table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=notes)
     contents: dict[str, str | bytes] = {
         "table.csv": to_csv(rows),
         "table.md": to_markdown(table),
         "table.tex": to_latex(table, label=f"tab:{plan['suite']}"),
     }
+    contents |= evidence_files(plan, records, rows, table, suite_dir / "records", primary_only=primary_only)
     if keep_current and _is_current(suite_dir, contents):
         present = [name for name in (*contents, "summary.md", PAGE, *figure_files()) if (suite_dir / name).exists()]
         return Report(files={name: suite_dir / name for name in present}, table=table, not_drawn=(), complete=not mark)
@@ -70,14 +86,22 @@ def make_report(suite_dir: Path, *, keep_current: bool = False) -> Report:
     contents |= drawn.files
     pictures = [f"{name}.png" for name in drawn.names]
     said = findings(rows, tasks)
-    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said)
+    answers = contents.get("claims.csv", "").strip()
+    claims = pd.read_csv(io.StringIO(answers)) if answers else None
+    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, claims=claims)
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn)
-    for name in figure_files():
+    for name in (*figure_files(), *EVIDENCE):
         if name not in contents:
             (suite_dir / name).unlink(missing_ok=True)
     for name, content in contents.items():
         write_atomically(suite_dir / name, content)
     return Report(files={name: suite_dir / name for name in contents}, table=table, not_drawn=tuple(drawn.not_drawn), complete=not mark)
+
+
+def _tuning(suite_dir: Path) -> dict | None:
+    """Return what a tune of the suite left beside the plan, or None."""
+    path = suite_dir / "tuning.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _is_current(suite_dir: Path, tables: Mapping[str, str | bytes]) -> bool:

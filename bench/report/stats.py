@@ -1,6 +1,6 @@
 """From numbers per seed to the machine-readable table: mean, spread and 95 % interval over seeds, tied-best marks, ranks as intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def row_frame(plan: Mapping, records: Sequence[Mapping], records_dir: Path | None = None) -> pd.DataFrame:
+def row_frame(
+    plan: Mapping, records: Sequence[Mapping], records_dir: Path | None = None, *, published: Callable | None = None
+) -> pd.DataFrame:
     """Summarise each plan row over its complete seeds: the machine-readable table.
 
     Args:
         plan: As `bench.record.read_plan` returns it.
         records: As `bench.record.load_records` returns them.
         records_dir: Where the records' per-image sums lie, for paired tests over images too; None: tests over seeds alone.
+        published: `bench.report.published.against_published_reference` where published references are comparable, for columns
+            `delta_m_published_reference_...`.
 
     Returns:
         One line a plan row, families kept together in the order of the plan. Columns label, method, title, kind, family, dial, dial_value,
@@ -52,12 +56,15 @@ def row_frame(plan: Mapping, records: Sequence[Mapping], records_dir: Path | Non
     """
     seeds = scored_seed_frame(plan, records)
     shown = [metric_column(task) for task in plan_tasks(plan)] + ["delta_m"]
+    if published is not None:
+        seeds["delta_m_published_reference"] = published(seeds)
+    more = ["delta_m_published_reference"] if published is not None else []
     held_out = [f"{name}{HELD_OUT}" for name in shown if f"{name}{HELD_OUT}" in seeds]
     lines = []
     for position, row in enumerate(plan["rows"]):
         own = seeds[(seeds["row"] == position) & seeds["complete"]]
         line = _row_identity(plan, position) | _row_state(row, seeds[seeds["row"] == position]) | _counts(row, own)
-        for name in (*shown, *held_out, *MEASURED_COSTS):
+        for name in (*shown, *more, *held_out, *MEASURED_COSTS):
             line |= _summary_of(name, own[name].dropna().astype(float).to_numpy())
         for suffix in ("", HELD_OUT) if held_out else ("",):
             line |= _delta_m_ends(plan, seeds, position, suffix)
@@ -189,6 +196,7 @@ def _row_identity(plan: Mapping, position: int) -> dict:
         "title": method["title"],
         "kind": row["kind"],
         "family": method["title"] + mode,
+        "single_path": False if row["kind"] == "single_task" else method.get("single_path"),
         "dial": method["dial"],
         "dial_value": method["dial_value"],
         "is_reference": position == reference_position(plan),

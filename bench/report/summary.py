@@ -1,7 +1,7 @@
 """The summary page: what was run, the table, the figures, what the numbers carry, what failed, and how to run it again.
 
-Findings are sentences chosen by rule from the numbers. Two rows are told apart only where their intervals mean ± std over seeds do not
-touch, and no order is claimed where a row has one seed.
+Findings are sentences chosen by rule from the numbers. Two rows are told apart only by the tests of `bench.report.paired`, and no order is
+claimed where there is no test.
 """
 
 import datetime
@@ -36,7 +36,7 @@ def summary(
         to_markdown(table),
         "## What was run\n\n" + _bullets(_run_facts(plan, own)),
         "## What the numbers say\n\n"
-        + "Intervals are mean ± sample standard deviation over seeds; with few seeds they are a rough guide, no test.\n\n"
+        + "Intervals cover 95 % over seeds; rows are told apart by paired tests, corrected for the number of pairs.\n\n"
         + _bullets(findings(rows, [task for task in TASKS if metric_column(task) + "_mean" in rows])),
         "## Figures\n\n" + images + _bullets([f"Not drawn: {reason}" for reason in not_drawn]) + "\n"
         "Each figure is there as PDF too, its numbers as CSV of the same name; `table.csv` holds the raw numbers of the table.\n",
@@ -82,12 +82,11 @@ def findings(rows: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
         rows: As `bench.report.stats.row_frame` returns it.
         tasks: Tasks whose best rows are named.
     """
-    others = rows[rows["delta_m_mean"].notna() & ~rows["is_reference"]].sort_values("delta_m_mean", ascending=False, kind="stable")
+    ranked = rows[rows["delta_m_mean"].notna()].sort_values("delta_m_mean", ascending=False, kind="stable")
     lines = []
-    if len(others) > 1:
-        lines += _best(others)
-    if len(others):
-        lines += _against_reference(others)
+    if len(ranked) > 1:
+        lines += _best(ranked)
+    lines += _against_reference(ranked[~ranked["is_reference"]])
     for task in tasks:
         lines += _best_of_task(rows, task)
     for title, cost in (("trainable parameters", "trainable_params"), ("step memory", "step_memory_bytes")):
@@ -97,54 +96,40 @@ def findings(rows: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
     return lines or ["No row has a result that can be compared."]
 
 
-def _interval(row: pd.Series, quantity: str) -> tuple[float, float] | None:
-    """Return mean - std and mean + std, or None where fewer than two seeds give no spread."""
-    mean, std = row[f"{quantity}_mean"], row[f"{quantity}_std"]
-    return None if pd.isna(std) else (mean - std, mean + std)
-
-
 def _said(row: pd.Series, quantity: str, sign: str = "+") -> str:
-    """Name a row with its value and spread, such as "LoRA r=4 (+1.20 ± 0.31, n = 2)"."""
-    std = row[f"{quantity}_std"]
-    spread = "" if pd.isna(std) else f" ± {std:.2f}"
-    return f"{row['label']} ({row[f'{quantity}_mean']:{sign}.2f}{spread}, n = {row[f'{quantity}_n']})"
-
-
-def _separable(one: pd.Series, other: pd.Series, quantity: str) -> bool | None:
-    """Return whether the intervals of two rows do not touch; None where one of them has no spread."""
-    first, second = _interval(one, quantity), _interval(other, quantity)
-    if first is None or second is None:
-        return None
-    return first[0] > second[1] or second[0] > first[1]
+    """Name a row with its value and interval, such as "LoRA r=4 (+1.20 [+0.89, +1.51], n = 2)"."""
+    low, high = row[f"{quantity}_low"], row[f"{quantity}_high"]
+    interval = "" if pd.isna(low) else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
+    return f"{row['label']} ({row[f'{quantity}_mean']:{sign}.2f}{interval}, n = {row[f'{quantity}_n']})"
 
 
 def _best(ranked: pd.DataFrame) -> list[str]:
-    """Say which row but the reference has the highest delta_m, and which others it cannot be told apart from."""
-    best, *others = (row for _, row in ranked.iterrows())
-    line = f"Highest mean Δm but for the reference: {_said(best, 'delta_m')}; next: {_said(others[0], 'delta_m')}."
-    if _interval(best, "delta_m") is None:
-        return [line + " One seed gives no spread, so no order is claimed."]
-    close = [row["label"] for row in others if not _separable(best, row, "delta_m")]
-    if close:
-        return [line + f" By mean ± std over seeds it is not separated from: {', '.join(close)}."]
-    return [line + " Its interval mean ± std over seeds touches no other row's."]
+    """Say which row has the highest delta_m, and which others it cannot be told apart from."""
+    best, second = ranked.iloc[0], ranked.iloc[1]
+    line = f"Highest mean Δm: {_said(best, 'delta_m')}; next: {_said(second, 'delta_m')}."
+    covers = best["delta_m_resampled"]
+    if covers == "nothing":
+        return [line + " One seed and no per-image sums: no order is claimed."]
+    close = [row["label"] for _, row in ranked.iloc[1:].iterrows() if row["delta_m_tied_best"]]
+    said = f" Not told apart from it: {', '.join(close)}." if close else " Every other row is told apart from it."
+    return [line + said + (" Only images were resampled; another seed may order the rows otherwise." if covers == "images" else "")]
 
 
 def _against_reference(known: pd.DataFrame) -> list[str]:
-    """Group rows by where their interval lies against zero, the reference."""
-    groups: dict[str, list[str]] = {"above": [], "below": [], "around": []}
-    for _, row in known.iterrows():
-        interval = _interval(row, "delta_m")
-        if interval is not None:
-            groups["above" if interval[0] > 0 else "below" if interval[1] < 0 else "around"].append(row["label"])
-    texts = {"above": "wholly above 0 (the reference's mean)", "below": "wholly below 0 (the reference's mean)", "around": "includes 0"}
-    lines = [f"Interval mean ± std of Δm {texts[place]}: {', '.join(labels)}." for place, labels in groups.items() if labels]
-    alone = [row["label"] for _, row in known.iterrows() if _interval(row, "delta_m") is None]
-    return lines + ([f"One seed only, no interval: {', '.join(alone)}."] if alone else [])
+    """Group rows by where the interval of their delta_m lies against zero, the reference."""
+    low, high = known["delta_m_low"], known["delta_m_high"]
+    groups = {
+        "wholly above 0, the reference": known["label"][low > 0],
+        "wholly below 0, the reference": known["label"][high < 0],
+        "with 0, the reference, in it": known["label"][(low <= 0) & (high >= 0)],
+    }
+    lines = [f"95 % interval of Δm {place}: {', '.join(labels)}." for place, labels in groups.items() if len(labels)]
+    alone = known["label"][low.isna()]
+    return lines + ([f"One seed only, no interval: {', '.join(alone)}."] if len(alone) else [])
 
 
 def _best_of_task(rows: pd.DataFrame, task: str) -> list[str]:
-    """Name the row with the best mean of one task's headline metric, and how many rows are not separated from it."""
+    """Name the row with the best mean of one task's headline metric, and how many rows are not told apart from it."""
     quantity = metric_column(task)
     ranked = rows.dropna(subset=[f"{quantity}_mean"])
     ranked = ranked.sort_values(f"{quantity}_mean", ascending=not TASKS[task].higher_is_better, kind="stable")
@@ -152,10 +137,10 @@ def _best_of_task(rows: pd.DataFrame, task: str) -> list[str]:
         return []
     best = ranked.iloc[0]
     line = f"Best mean {TASKS[task].title} {TASKS[task].metric_title}: {_said(best, quantity, sign='')}"
-    if _interval(best, quantity) is None:
+    if best[f"{quantity}_resampled"] == "nothing":
         return [line + "."]
-    close = sum(not _separable(best, row, quantity) for _, row in ranked.iloc[1:].iterrows())
-    said = f"{close} of the other {len(ranked) - 1} rows are not separated from it" if close else "no other row's interval touches its"
+    close = int(ranked[f"{quantity}_tied_best"].iloc[1:].sum())
+    said = f"{close} of the other {len(ranked) - 1} rows are not told apart from it" if close else "every other row is told apart from it"
     return [f"{line}; {said}."]
 
 

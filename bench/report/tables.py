@@ -1,4 +1,7 @@
-"""The main table as a paper prints it, written as CSV (raw numbers), Markdown and LaTeX (booktabs), and shown in a terminal (rich)."""
+"""The main table as a paper prints it, written as CSV (raw numbers), Markdown and LaTeX (booktabs), and shown in a terminal (rich).
+
+A cell that ends in a dagger holds a number that was only recalled: it is printed in grey italics.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,14 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.report.footnotes import MINUS
-from bench.report.stats import metric_column
+from bench.report.stats import HELD_OUT, metric_column
 from bench.tasks import TASKS
 
-DASH = "\N{EM DASH}"
+DASH, DAGGER = "\N{EM DASH}", "\N{DAGGER}"
 MIB = 2**20
+ROWS_A_PAGE = 45
+LEFT = ("Method", "Seeds", "Evidence")
 _LATEX = {
     "±": r"$\pm$", MINUS: "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δm": r"$\Delta_m$", DASH: "--", "°": r"$^{\circ}$",
-    "“": "``", "”": "''", "ρ": r"$\rho$", "α": r"$\alpha$", "λ": r"$\lambda$",
+    "“": "``", "”": "''", "ρ": r"$\rho$", "α": r"$\alpha$", "λ": r"$\lambda$", DAGGER: r"$^{\dagger}$",
+    "–": "--", "×": r"$\times$", "≤": r"$\leq$",
 }  # fmt: skip
 
 
@@ -28,7 +34,8 @@ class Column:
     Attributes:
         head: Column head with unit and arrow.
         mean: Column of the row frame that holds the number.
-        std: Column of the row frame that holds its spread over seeds, or None where seeds cannot differ.
+        spread: Quantity whose `_low` and `_high` columns hold its interval, or None where seeds cannot differ.
+        tied: Column of the row frame that marks the best and what is not told apart from it; None: the best at the digits shown.
         scale: What the number is divided by.
         decimals: Digits after the point; None: as many as the smallest number needs for three significant ones, at most three.
         higher_is_better: Direction.
@@ -38,7 +45,8 @@ class Column:
 
     head: str
     mean: str
-    std: str | None = None
+    spread: str | None = None
+    tied: str | None = None
     scale: float = 1.0
     decimals: int | None = None
     higher_is_better: bool = False
@@ -67,30 +75,37 @@ class MainTable:
     compact: Sequence[str] = field(default_factory=tuple)
 
 
-def columns(tasks: Sequence[str]) -> list[Column]:
-    """Return the numeric columns for tasks, in printed order."""
+def columns(tasks: Sequence[str], rows: pd.DataFrame) -> list[Column]:
+    """Return the numeric columns for tasks, in printed order; second columns by other rules only where the row frame holds them."""
     of_task = [
         Column(
             head=f"{TASKS[task].title} {TASKS[task].metric_title} {'↑' if TASKS[task].higher_is_better else '↓'}",
             mean=f"{metric_column(task)}_mean",
-            std=f"{metric_column(task)}_std",
+            spread=metric_column(task),
+            tied=f"{metric_column(task)}_tied_best",
             decimals=2,
             higher_is_better=TASKS[task].higher_is_better,
             compact=True,
         )
         for task in tasks
     ]
+    change = {"decimals": 2, "higher_is_better": True, "signed": True}
+    others = {
+        f"delta_m{HELD_OUT}": "Δm, epoch chosen on held-out (%) ↑",
+        "delta_m_published_reference": "Δm against published references (%) ↑",
+    }
     return [
         Column(head="Trainable (M) ↓", mean="trainable_params", scale=1e6, compact=True),
         Column(head="w/o decoders (M) ↓", mean="trainable_params_without_decoders", scale=1e6),
         *of_task,
-        Column(head="Δm (%) ↑", mean="delta_m_mean", std="delta_m_std", decimals=2, higher_is_better=True, signed=True, compact=True),
-        Column(head="Step memory (MiB) ↓", mean="step_memory_bytes_mean", std="step_memory_bytes_std", scale=MIB, compact=True),
+        Column(head="Δm (%) ↑", mean="delta_m_mean", spread="delta_m", tied="delta_m_tied_best", compact=True, **change),
+        *(Column(head=head, mean=f"{name}_mean", spread=name, **change) for name, head in others.items() if f"{name}_mean" in rows),
+        Column(head="Step memory (MiB) ↓", mean="step_memory_bytes_mean", spread="step_memory_bytes", scale=MIB, compact=True),
         Column(head="GFLOPs / image ↓", mean="flops_per_image_mean", scale=1e9),
         Column(head="GFLOPs merged ↓", mean="merged_flops_per_image_mean", scale=1e9),
-        Column(head="Inference (ms) ↓", mean="inference_seconds_mean", std="inference_seconds_std", scale=1e-3),
-        Column(head="Inference merged (ms) ↓", mean="merged_inference_seconds_mean", std="merged_inference_seconds_std", scale=1e-3),
-        Column(head="Step (ms) ↓", mean="step_seconds_mean", std="step_seconds_std", scale=1e-3),
+        Column(head="Inference (ms) ↓", mean="inference_seconds_mean", spread="inference_seconds", scale=1e-3),
+        Column(head="Inference merged (ms) ↓", mean="merged_inference_seconds_mean", spread="merged_inference_seconds", scale=1e-3),
+        Column(head="Step (ms) ↓", mean="step_seconds_mean", spread="step_seconds", scale=1e-3),
     ]
 
 
@@ -103,11 +118,20 @@ def main_table(rows: pd.DataFrame, *, tasks: Sequence[str], title: str, footnote
         title: Title of the table.
         footnotes: As `bench.report.footnotes.footnotes` returns them.
     """
-    cells = pd.DataFrame({"Method": rows["label"], "Seeds": [_seeds(row) for row in rows.itertuples()]})
+    cells = pd.DataFrame(
+        {
+            "Method": rows["label"],
+            "Seeds": [_seeds(row) for row in rows.itertuples()],
+            "One path": rows["single_path"].map({True: "yes", False: "no"}).fillna(DASH),
+        }
+    )
     bold = pd.DataFrame(False, index=cells.index, columns=cells.columns)
-    shown = columns(tasks)
+    shown = columns(tasks, rows)
     for column in shown:
         cells[column.head], bold[column.head] = _format(rows, column)
+        if column.mean == "delta_m_mean":
+            cells["Rank"] = [_rank(row) for row in rows.itertuples()]
+            bold["Rank"] = False
     return MainTable(
         title=title,
         cells=cells,
@@ -125,17 +149,31 @@ def _seeds(row: tuple) -> str:
     return f"{row.seeds_complete}/{row.seeds_planned}: {row.missing}"
 
 
+def _rank(row: tuple) -> str:
+    """Return the ranks that chance leaves open, such as "2–5"."""
+    if pd.isna(row.rank_low):
+        return DASH
+    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
+
+
 def _format(rows: pd.DataFrame, column: Column) -> tuple[list[str], np.ndarray]:
-    """Return the texts of a column, and which of them are its best at the digits shown."""
+    """Return the texts of a column, and which of them are its best: by test where there is one, else at the digits shown."""
     mean = rows[column.mean].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan) / column.scale
-    std = np.full(len(mean), np.nan) if column.std is None else rows[column.std].to_numpy(dtype=np.float64) / column.scale
+    half = np.full(len(mean), np.nan)
+    if column.spread is not None:
+        half = (rows[f"{column.spread}_high"] - rows[f"{column.spread}_low"]).to_numpy(dtype=np.float64) / 2 / column.scale
     decimals = _decimals(mean) if column.decimals is None else column.decimals
-    if column.decimals is None and not (np.nan_to_num(std).round(decimals) > 0).any():
-        std = np.full(len(mean), np.nan)  # a cost that seeds agree on
-    texts = [_number(value, spread, decimals, signed=column.signed) for value, spread in zip(mean, std, strict=True)]
+    if column.decimals is None and not (np.nan_to_num(half).round(decimals) > 0).any():
+        half = np.full(len(mean), np.nan)  # a cost that seeds agree on
+    texts = [_number(value, spread, decimals, signed=column.signed) for value, spread in zip(mean, half, strict=True)]
     rounded = mean.round(decimals)
-    if np.isnan(rounded).all():
-        return texts, np.zeros(len(mean), dtype=bool)
+    known = ~np.isnan(rounded)
+    if not known.any():
+        return texts, known
+    tested = column.tied is not None and (rows[column.tied.replace("_tied_best", "_resampled")] != "nothing").all()
+    if tested:
+        best = rows[column.tied].to_numpy(dtype=bool)
+        return texts, best & (not best[known].all())
     best = rounded == (np.nanmax(rounded) if column.higher_is_better else np.nanmin(rounded))
     return texts, best & (best.sum() <= len(best) / 2)
 
@@ -146,31 +184,31 @@ def _decimals(values: np.ndarray) -> int:
     return 3 if not len(positive) else int(np.clip(2 - np.floor(np.log10(positive.min())), 0, 3))
 
 
-def _number(mean: float, std: float, decimals: int, *, signed: bool) -> str:
-    """Format a mean with its spread where there is one; a mean that rounds to zero has no sign."""
+def _number(mean: float, half: float, decimals: int, *, signed: bool) -> str:
+    """Format a mean with half its interval where there is one; a mean that rounds to zero has no sign."""
     if np.isnan(mean):
         return DASH
     size = f"{abs(mean):.{decimals}f}"
     sign = "" if float(size) == 0 else MINUS if mean < 0 else "+" if signed else ""
-    return f"{sign}{size}" + ("" if np.isnan(std) else f" ± {std:.{decimals}f}")
+    return f"{sign}{size}" + ("" if np.isnan(half) else f" ± {half:.{decimals}f}")
 
 
 def to_csv(rows: pd.DataFrame) -> str:
-    """Return the raw numbers: one line a row, mean, std and n in columns of their own, what is not known left empty."""
+    """Return the raw numbers: one line a row, mean, std, n and interval in columns of their own, what is not known left empty."""
     return rows.to_csv(index=False, lineterminator="\n")
 
 
 def to_markdown(table: MainTable) -> str:
     """Return title, table and footnotes as Markdown (GitHub flavour)."""
     escaped = table.cells.map(lambda text: text.replace("|", r"\|"))
-    marked = escaped.where(~table.bold, "**" + escaped + "**")
-    align = ["left", "left", *["right"] * (len(marked.columns) - 2)]
+    marked = escaped.where(~table.bold, "**" + escaped + "**").map(lambda text: f"*{text}*" if text.endswith(DAGGER) else text)
+    align = ["left" if head in LEFT else "right" for head in marked.columns]
     body = marked.to_markdown(index=False, disable_numparse=True, colalign=align)
     return f"# {table.title}\n\n{body}\n\n" + "".join(f"- {note}\n" for note in table.footnotes)
 
 
 def to_latex(table: MainTable, *, label: str) -> str:
-    """Return a `table*` float that needs only the packages booktabs and graphicx.
+    """Return a `table*` float, or a `longtable` where the rows would not fit on a page; needs the packages named in its first line.
 
     Args:
         table: The table.
@@ -178,26 +216,49 @@ def to_latex(table: MainTable, *, label: str) -> str:
     """
     styler = table.cells.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
     styler = styler.apply(lambda _: np.where(table.bold, "textbf: --rwrap;", ""), axis=None)
-    lines = styler.to_latex(hrules=True, column_format="ll" + "r" * (len(table.cells.columns) - 2)).splitlines()
+    recalled = table.cells.map(lambda text: text.endswith(DAGGER)).to_numpy()
+    styler = styler.apply(lambda _: np.where(recalled, "textcolor{gray}: --rwrap;itshape: ;", ""), axis=None)
+    align = "".join("l" if head in LEFT else "r" for head in table.cells.columns)
+    lines = styler.to_latex(hrules=True, column_format=align).splitlines()
     first = next(number for number, line in enumerate(lines) if line == r"\midrule") + 1
     for position in reversed(range(1, len(table.groups))):
         if table.groups[position] != table.groups[position - 1]:
             lines.insert(first + position, r"\addlinespace")
-    parts = [
-        "% needs \\usepackage{booktabs,graphicx}",
-        r"\begin{table*}",
-        r"\centering",
-        rf"\caption{{{_escape(table.title)}}}",
-        rf"\label{{{label}}}",
-        r"\resizebox{\textwidth}{!}{%",
-        *lines,
-        "}",
-        r"\par\smallskip",
-        r"\begin{minipage}{\textwidth}\footnotesize",
-        *(_escape(note) + r"\par" for note in table.footnotes),
-        r"\end{minipage}",
-        r"\end{table*}",
-    ]
+    notes = [_escape(note) + r"\par" for note in table.footnotes]
+    caption, mark = rf"\caption{{{_escape(table.title)}}}", rf"\label{{{label}}}"
+    if len(table.cells) > ROWS_A_PAGE:
+        head = lines[lines.index(r"\toprule") : lines.index(r"\midrule") + 1]
+        body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+        parts = [
+            "% needs \\usepackage{booktabs,longtable,xcolor}",
+            r"{\tiny\setlength{\tabcolsep}{1.5pt}",
+            rf"\begin{{longtable}}{{{align}}}",
+            caption + mark + r"\\",
+            *head,
+            r"\endhead",
+            *body,
+            r"\bottomrule",
+            r"\end{longtable}}",
+            r"{\footnotesize",
+            *notes,
+            "}",
+        ]
+    else:
+        parts = [
+            "% needs \\usepackage{booktabs,graphicx,xcolor}",
+            r"\begin{table*}",
+            r"\centering",
+            caption,
+            mark,
+            r"\resizebox{\textwidth}{!}{%",
+            *lines,
+            "}",
+            r"\par\smallskip",
+            r"\begin{minipage}{\textwidth}\footnotesize",
+            *notes,
+            r"\end{minipage}",
+            r"\end{table*}",
+        ]
     return _symbols("\n".join(parts)) + "\n"
 
 
@@ -234,7 +295,7 @@ def to_rich(table: MainTable, *, width: int = 200) -> Table:
         title=Text(table.title), caption=caption, caption_justify="left", box=SIMPLE_HEAD, collapse_padding=narrow, pad_edge=not narrow
     )
     for head in heads:
-        shown.add_column(head.replace(" ", "\n"), justify="left" if head in ("Method", "Seeds") else "right")
+        shown.add_column(head.replace(" ", "\n"), justify="left" if head in LEFT else "right")
     for position, line in table.cells[heads].iterrows():
         texts = [text.split(" ±")[0] if narrow else text for text in line]
         styles = ["bold" if mark else "" for mark in table.bold.loc[position, heads]]

@@ -1,0 +1,73 @@
+"""Commands that judge results: compare, claims, export."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Results, SuiteName, console, show_rows
+
+SuiteDir = Annotated[Path, typer.Argument(help="A suite's results: the folder with plan.json and records.")]
+
+
+def compare(
+    results_a: SuiteDir, results_b: SuiteDir, as_json: Json = False, everything: Annotated[bool, typer.Option("--all")] = False
+) -> None:
+    """Say which rows moved beyond noise between two results of one suite, and which counts differ; exit code 1 where any did."""
+    from bench.report.compare import compare_results
+
+    lines = compare_results(results_a, results_b)
+    stirred = lines["verdict"].isin(("moved", "counts differ"))
+    if as_json:
+        _print_json(lines)
+    else:
+        shown = lines if everything else lines[stirred | lines["verdict"].eq("no test")]
+        if len(shown):
+            show_rows([{key: _short(value) for key, value in line.items()} for line in shown.to_dict("records")], as_json=False)
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in lines["verdict"].value_counts().items())
+        console.print(f"{counts} (rows times quantities; --all lists them).", highlight=False)
+    raise typer.Exit(SOME_FAILED if stirred.any() else OK)
+
+
+def claims(suite: SuiteName, results: Results = DEFAULT_RESULTS, as_json: Json = False) -> None:
+    """Ask the records what papers claim, and show our audit of the published tables."""
+    from bench.record import load_records, read_plan
+    from bench.report.audit import audit
+    from bench.report.claims import answer_claims
+
+    directory = results / suite
+    answers = answer_claims(read_plan(directory / "plan.json"), load_records(directory / "records"), directory / "records")
+    if as_json:
+        print(json.dumps({"claims": _plain(answers), "audit": _plain(audit())}, indent=1, ensure_ascii=False))
+        return
+    columns = ["claim", "answer", "effect", "low", "high", "note"]
+    show_rows([{key: _short(line[key]) for key in columns} for line in answers.to_dict("records")], as_json=False)
+    show_rows(audit().drop(columns="evidence").to_dict("records"), as_json=False)
+
+
+def export(
+    suite: SuiteName,
+    results: Results = DEFAULT_RESULTS,
+    out: Annotated[Path | None, typer.Option(help="The zip file; else DIR/SUITE.zip.", metavar="FILE")] = None,
+) -> None:
+    """Pack records, plan, tables, figures, page and what is needed to read and cite them into one zip."""
+    from bench.report.export import export as pack
+
+    target = out or results / f"{suite}.zip"
+    names = pack(results / suite, target)
+    console.print(f"{target}: {len(names)} files, {target.stat().st_size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
+
+
+def _plain(frame: Any) -> list[dict[str, Any]]:
+    return json.loads(frame.to_json(orient="records"))
+
+
+def _print_json(frame: Any) -> None:
+    print(json.dumps(_plain(frame), indent=1, ensure_ascii=False))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return value

@@ -1,0 +1,123 @@
+"""Statements of papers as checks over the records: holds, does not hold, cannot be separated, not run.
+
+The statements are data, `results/claims.toml`, which also says what each test means. A statement about two rows is judged by the interval
+of their difference (`bench.report.paired`); it was chosen before the numbers, so it is not corrected for the other statements.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.record import RecordError
+from bench.report.pareto import front_frame, seed_values
+from bench.report.seeds import EXACT_COSTS, scored_seed_frame
+from bench.report.stats import column_pairs
+
+CLAIMS = Path(__file__).parents[2] / "results" / "claims.toml"
+HOLDS, FAILS, OPEN, NOT_RUN = "holds", "does not hold", "cannot be separated", "not run"
+SURE = 0.95
+
+
+def read_claims(path: Path = CLAIMS) -> list[dict]:
+    """Return the declared claims.
+
+    Raises:
+        RecordError: Naming the claim that lacks a field or asks for an unknown test.
+    """
+    claims = tomllib.loads(Path(path).read_text(encoding="utf-8"))["claim"]
+    needs = {"better": {"quantity", "than"}, "fewer": {"factor", "than"}, "on_front": {"axis"}}
+    for claim in claims:
+        absent = {"text", "source", "test", "row"} - set(claim) | needs.get(claim.get("test"), {"a known test"}) - set(claim)
+        if absent:
+            raise RecordError(f"{path}: the claim {claim.get('text')!r} lacks {', '.join(sorted(absent))}; tests: {', '.join(needs)}.")
+    return claims
+
+
+def answer_claims(
+    plan: Mapping, records: Sequence[Mapping], records_dir: Path | None = None, *, claims: Sequence[Mapping] | None = None
+) -> pd.DataFrame:
+    """Answer every claim from the records.
+
+    Returns:
+        One line a claim: claim, source, answer, rows (labels compared), effect, low, high (95 % interval of the effect where there is one),
+        unit, note.
+    """
+    seeds = scored_seed_frame(plan, records)
+    pairs = column_pairs(plan, records, seeds, records_dir)
+    lines = []
+    for claim in read_claims() if claims is None else claims:
+        row, than = _find(plan, claim["row"]), _find(plan, claim.get("than", {}))
+        known = {"claim": claim["text"], "source": claim["source"]}
+        if not row or (claim["test"] != "on_front" and not than):
+            absent = claim["row"] if not row else claim["than"]
+            lines.append(known | {"answer": NOT_RUN, "note": f"no row of the plan is {_said(absent)}"})
+        elif claim["test"] == "on_front":
+            lines.append(known | _on_front(plan, seeds, row, claim["axis"]))
+        elif claim["test"] == "fewer":
+            lines.append(known | _fewer(plan, seeds, row[0], than[0], claim["factor"]))
+        else:
+            lines.append(known | _better(plan, pairs, row[0], than[0], claim["quantity"]))
+    columns = ["claim", "source", "answer", "rows", "effect", "low", "high", "unit", "note"]
+    return pd.DataFrame(lines).reindex(columns=columns)
+
+
+def _find(plan: Mapping, wanted: Mapping) -> list[int]:
+    """Return the positions of the plan's rows that a claim means."""
+
+    def fits(row: Mapping) -> bool:
+        found = {"method": row["method"]["name"], "dial": row["method"]["dial_value"], "kind": row["kind"], "label": row["label"]}
+        starts = wanted.get("label_starts")
+        return all(found[key] == value for key, value in wanted.items() if key in found) and (
+            starts is None or row["label"].startswith(starts)
+        )
+
+    return [position for position, row in enumerate(plan["rows"]) if wanted and fits(row)]
+
+
+def _said(wanted: Mapping) -> str:
+    return ", ".join(f"{key} {value}" for key, value in wanted.items())
+
+
+def _rows(plan: Mapping, *positions: int) -> str:
+    return "; ".join(plan["rows"][position]["label"] for position in positions)
+
+
+def _better(plan: Mapping, pairs: Mapping, row: int, than: int, quantity: str) -> dict:
+    own = pairs[quantity]
+    effect, low, high = (float(part[row, than]) for part in (own.difference, own.low, own.high))
+    found = {"rows": _rows(plan, row, than), "effect": effect, "low": low, "high": high, "unit": "points of Δm"}
+    if np.isnan(effect):
+        return {"answer": NOT_RUN, "rows": found["rows"], "note": "a row, or the reference of Δm, has no complete seed"}
+    if np.isnan(low):
+        return found | {"answer": OPEN, "note": "one seed and no per-image sums: no test"}
+    answer = HOLDS if low > 0 else FAILS if high < 0 else OPEN
+    return found | {"answer": answer, "note": f"resampled: {own.resampled}"}
+
+
+def _fewer(plan: Mapping, seeds: pd.DataFrame, row: int, than: int, factor: str) -> dict:
+    counts = seed_values(seeds, EXACT_COSTS[0], len(plan["rows"]))
+    rows = _rows(plan, row, than)
+    if not len(counts[row]) or not len(counts[than]):
+        return {"answer": NOT_RUN, "rows": rows, "note": "a row has no complete seed"}
+    ratio = float(counts[than][0] / counts[row][0])
+    digits = len(factor.partition(".")[2])
+    answer = HOLDS if round(ratio, digits) >= float(factor) else FAILS
+    note = f"{int(counts[than][0]):,} and {int(counts[row][0]):,} parameters, decoders included"
+    return {"answer": answer, "rows": rows, "effect": ratio, "low": ratio, "high": ratio, "unit": "times", "note": note}
+
+
+def _on_front(plan: Mapping, seeds: pd.DataFrame, rows: Sequence[int], axis: str) -> dict:
+    front = front_frame(plan, seeds, axis).set_index("label")
+    labels = [plan["rows"][position]["label"] for position in rows]
+    if not set(labels) <= set(front.index):
+        return {"answer": NOT_RUN, "rows": "; ".join(labels), "note": "not all of these rows have a Δm"}
+    own = front.loc[labels]
+    share, named = own["front_probability"], "; ".join(labels)
+    note = ", ".join(f"{label}: {'on' if line['on_front'] else 'not on'} the front by means" for label, line in own.iterrows())
+    if share.isna().any():
+        return {"answer": OPEN, "rows": named, "note": note + "; one seed: no probability"}
+    answer = HOLDS if share.min() >= SURE else FAILS if share.min() <= 1 - SURE else OPEN
+    return {"answer": answer, "rows": named, "effect": float(share.min()), "unit": "least probability of the front", "note": note}

@@ -1,0 +1,106 @@
+"""Two results of the same suite: which rows moved beyond noise. For upgrades of torch or timm, another GPU, other code.
+
+Rows are matched by label, trials by seed. Of a row, the differences B minus A over common seeds are tested against 0: their variance
+(moderated over the rows) plus, where data and images are the same and per-image sums exist, that of a bootstrap over images; Holm within a
+quantity. Parameter counts must be equal.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.record import RecordError, load_records, read_plan
+from bench.report.intervals import LEVEL, holm, moderated, t_quantile, two_sided_p, welch
+from bench.report.paired import delta_m_replicates, image_replicates
+from bench.report.seeds import EXACT_COSTS, metric_column, plan_tasks, reference_means, scored_seed_frame
+
+
+def compare_results(first: Path, second: Path) -> pd.DataFrame:
+    """Compare two suites' directories, each with `plan.json` and `records/`.
+
+    Returns:
+        One line a common row and quantity: label, quantity, n (common seeds), a, b (means over them), difference (b - a), low, high (95 %),
+        p (Holm within the quantity), verdict: "identical" (every seed), "within noise", "moved", "counts differ", "no test" (differs,
+        but one seed and no common images), "not run".
+
+    Raises:
+        RecordError: Where the two have no row label in common.
+    """
+    sides = [_load(Path(path)) for path in (first, second)]
+    labels = [row["label"] for row in sides[0]["plan"]["rows"] if row["label"] in sides[1]["places"]]
+    if not labels:
+        raise RecordError(f"{first} and {second} have no row in common; compare two results of the same suite.")
+    tasks = [task for task in plan_tasks(sides[0]["plan"]) if task in plan_tasks(sides[1]["plan"])]
+    same_data = sides[0]["fingerprints"] == sides[1]["fingerprints"]
+    frames = [_compare_counts(sides, labels)]
+    for quantity, task in [(metric_column(task), task) for task in tasks] + [("delta_m", None)]:
+        images = [_replicates(side, task, labels) if same_data else None for side in sides]
+        frames.append(_compare_quantity(sides, labels, quantity, images))
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def _load(path: Path) -> dict:
+    plan, records = read_plan(path / "plan.json"), load_records(path / "records")
+    seeds = scored_seed_frame(plan, records)
+    return {
+        "plan": plan,
+        "seeds": seeds,
+        "places": {row["label"]: position for position, row in enumerate(plan["rows"])},
+        "fingerprints": {record["data"]["fingerprint"] for record in records if record["status"] == "ok"},
+        "images": image_replicates(plan, records, seeds, path / "records"),
+        "means": reference_means(plan, seeds),
+    }
+
+
+def _replicates(side: Mapping, task: str | None, labels: list[str]) -> np.ndarray | None:
+    found = side["images"].get(task) if task else delta_m_replicates(side["images"], side["means"])
+    return None if found is None else found[[side["places"][label] for label in labels]]
+
+
+def _values(side: Mapping, label: str, quantity: str) -> pd.Series:
+    seeds = side["seeds"]
+    own = seeds[(seeds["row"] == side["places"][label]) & seeds["complete"]]
+    return own.set_index("seed")[quantity].dropna().astype(float)
+
+
+def _compare_counts(sides: list[dict], labels: list[str]) -> pd.DataFrame:
+    lines = []
+    for label in labels:
+        for name in EXACT_COSTS:
+            a, b = (_values(side, label, name) for side in sides)
+            if len(a) and len(b):
+                known = {"label": label, "quantity": name, "n": min(len(a), len(b)), "a": a.iloc[0], "b": b.iloc[0]}
+                same = a.iloc[0] == b.iloc[0]
+                lines.append(known | {"difference": b.iloc[0] - a.iloc[0], "verdict": "identical" if same else "counts differ"})
+    return pd.DataFrame(lines)
+
+
+def _compare_quantity(sides: list[dict], labels: list[str], quantity: str, images: list[np.ndarray | None]) -> pd.DataFrame:
+    """Test every row's difference in one quantity."""
+    both = [pd.concat([_values(side, label, quantity) for side in sides], axis=1, join="inner", keys=["a", "b"]) for label in labels]
+    differences = [(pair["b"] - pair["a"]).to_numpy() for pair in both]
+    n = np.array([len(own) for own in differences])
+    variance, df = moderated(np.array([own.var(ddof=1) if len(own) > 1 else np.nan for own in differences]), np.maximum(n - 1.0, 0.0))
+    image = np.full(len(labels), np.nan)
+    if images[0] is not None and images[1] is not None:
+        image = (images[1] - images[0]).var(axis=1, ddof=1)
+    parts = np.stack([np.nan_to_num(variance / np.maximum(n, 1)), np.nan_to_num(image)])
+    total, total_df = welch(parts, np.stack([df, np.full(len(labels), np.inf)]))
+    known = (n > 0) & ~(np.isnan(variance) & np.isnan(image))
+    mean = np.array([own.mean() if len(own) else np.nan for own in differences])
+    deviation = np.sqrt(np.where(known & (total > 0), total, np.nan))
+    p = np.where(known & (total == 0), np.where(mean == 0, 1.0, 0.0), two_sided_p(mean / deviation, total_df))
+    half = np.where(known & (total == 0), 0.0, t_quantile(np.where(np.isinf(total_df), 1e9, total_df)) * deviation)
+    adjusted = holm(p)
+    lines = []
+    for position, label in enumerate(labels):
+        own = differences[position]
+        verdict = "not run" if not len(own) else "identical" if not own.any() else "no test" if np.isnan(p[position]) else None
+        verdict = verdict or ("moved" if adjusted[position] < 1 - LEVEL else "within noise")
+        means = {side: both[position][side].mean() for side in ("a", "b")}
+        ends = {"low": mean[position] - half[position], "high": mean[position] + half[position], "p": adjusted[position]}
+        lines.append({"label": label, "quantity": quantity, "n": n[position]} | means | {"difference": mean[position]} | ends)
+        lines[-1]["verdict"] = verdict
+    return pd.DataFrame(lines)

@@ -1,0 +1,91 @@
+"""What a report holds beside its main table: fronts, comparisons at equal cost, pairs, ours beside published, claims, audit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from bench.report.audit import audit
+from bench.report.claims import answer_claims
+from bench.report.iso import iso_frame
+from bench.report.pareto import AXES, front_frame, front_summary
+from bench.report.published import comparison, published_table
+from bench.report.seeds import scored_seed_frame
+from bench.report.stats import column_pairs
+from bench.report.table_html import to_html
+from bench.report.tables import MainTable, to_csv, to_latex, to_markdown
+
+FILES = (
+    "fronts.csv", "hypervolume.csv", "iso_params.csv", "iso_memory.csv", "pairs.csv", "claims.csv", "claims.md", "audit.csv", "audit.md",
+    "published.csv", "published.md", "published.tex", "published.html", "table.html",
+)  # fmt: skip
+"""Every file that `evidence_files` may make."""
+
+
+def evidence_files(
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, table: MainTable, records_dir: Path, *, primary_only: bool = False
+) -> dict[str, str]:
+    """Return the files by name; what has no lines is left out."""
+    seeds = scored_seed_frame(plan, records)
+    frames = {
+        "fronts.csv": pd.concat([front_frame(plan, seeds, axis).assign(axis=axis) for axis in AXES], ignore_index=True),
+        "hypervolume.csv": front_summary(plan, seeds),
+        "iso_params.csv": iso_frame(rows, "params"),
+        "iso_memory.csv": iso_frame(rows, "memory"),
+        "pairs.csv": pairs_frame(plan, records, seeds, rows, records_dir),
+    }
+    files = {name: to_csv(frame) for name, frame in frames.items() if len(frame)}
+    claims = answer_claims(plan, records, records_dir)
+    files |= {"claims.csv": to_csv(claims), "claims.md": claims_markdown(claims), "table.html": to_html(table)}
+    if "delta_m_published_reference_mean" in rows:
+        files |= {"audit.csv": to_csv(audit()), "audit.md": audit_markdown(audit())}
+        lines = comparison(rows, primary_only=primary_only)
+        if len(lines):
+            beside = published_table(lines, title=f"{table.title}: ours beside published")
+            files |= {"published.csv": to_csv(lines), "published.md": to_markdown(beside), "published.html": to_html(beside)}
+            files["published.tex"] = to_latex(beside, label=f"tab:{plan['suite']}-published")
+    return files
+
+
+def pairs_frame(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, rows: pd.DataFrame, records_dir: Path) -> pd.DataFrame:
+    """Return every row against the best one and the reference, in every metric and delta_m: difference, interval, p-values."""
+    labels = [row["label"] for row in plan["rows"]]
+    ranked = rows.dropna(subset=["delta_m_mean"]).sort_values("delta_m_mean", ascending=False, kind="stable")["label"]
+    others = dict.fromkeys([*ranked.head(1), *rows.loc[rows["is_reference"], "label"]])
+    lines = []
+    for quantity, pairs in column_pairs(plan, records, seeds, records_dir).items():
+        for than in map(labels.index, others):
+            for row in range(len(labels)):
+                if row != than and pairs.difference[row, than] == pairs.difference[row, than]:
+                    found = {name: getattr(pairs, name)[row, than] for name in ("difference", "low", "high", "p", "adjusted")}
+                    lines.append(
+                        {"quantity": quantity, "label": labels[row], "minus": labels[than]} | found | {"resampled": pairs.resampled}
+                    )
+    return pd.DataFrame(lines)
+
+
+def claims_markdown(claims: pd.DataFrame) -> str:
+    """Return the answers as a Markdown table."""
+    shown = pd.DataFrame(
+        {
+            "Claim": claims["claim"],
+            "Source": claims["source"],
+            "Answer": "**" + claims["answer"] + "**",
+            "Effect": [_effect(line) for line in claims.itertuples()],
+            "Note": claims["note"].fillna(""),
+        }
+    )
+    return "# Claims of papers, asked of these records\n\n" + shown.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def _effect(line: tuple) -> str:
+    if pd.isna(line.effect):
+        return ""
+    interval = "" if pd.isna(line.low) or line.low == line.high else f" [{line.low:+.2f}, {line.high:+.2f}]"
+    return f"{line.effect:+.2f}{interval} {line.unit}" if interval or "Δm" in line.unit else f"{line.effect:.2f} {line.unit}"
+
+
+def audit_markdown(findings: pd.DataFrame) -> str:
+    """Return the findings as a Markdown table."""
+    shown = findings.rename(columns=str.capitalize).map(lambda text: text.replace("|", r"\|"))
+    return "# Audit of the published tables\n\n" + shown.to_markdown(index=False, disable_numparse=True) + "\n"

@@ -1,0 +1,89 @@
+"""Two results of one suite: what is identical, what moved, what noise explains; and the export that another machine reports from."""
+
+import copy
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_records import MadeSuite, demo_like_suite, made_method
+
+from bench.record import RecordError
+from bench.report import make_report
+from bench.report.compare import compare_results
+from bench.report.export import export
+
+ROOT = Path(__file__).parent.parent
+
+
+def shifted(suite: MadeSuite, changes: dict[str, float], noise: float = 0.0) -> MadeSuite:
+    """Return a copy whose rows' metrics are moved by label, and by noise."""
+    other, generator = copy.deepcopy(suite), np.random.default_rng(9)
+    for record in other.records:
+        for values in record["metrics"].values():
+            for name in values:
+                values[name] += changes.get(record["method"]["label"], 0.0) + noise * generator.normal()
+    return other
+
+
+def made(rows: int = 10) -> MadeSuite:
+    suite, generator = MadeSuite(tasks=("semseg",), seeds=(0, 1, 2)), np.random.default_rng(1)
+    for rank in range(1, rows + 1):
+        suite.add(made_method(value=rank), {seed: {"semseg": 50 + rank + generator.normal(0, 0.3)} for seed in (0, 1, 2)})
+    return suite
+
+
+def test_a_planted_move_is_found_among_noise_and_a_copy_is_identical(tmp_path: Path) -> None:
+    suite = made()
+    first = suite.write(tmp_path / "a")
+    assert set(compare_results(first, suite.write(tmp_path / "b"))["verdict"]) == {"identical"}
+    other = shifted(suite, {"LoRA (r=7)": 3.0}, noise=0.2)
+    lines = compare_results(first, other.write(tmp_path / "c")).query("quantity == 'semseg_miou'").set_index("label")
+    assert list(lines.index[lines["verdict"] == "moved"]) == ["LoRA (r=7)"]
+    assert (lines.drop("LoRA (r=7)")["verdict"] == "within noise").all()
+    assert lines.loc["LoRA (r=7)", "difference"] == pytest.approx(3, abs=0.5)
+
+
+def test_counts_that_differ_and_rows_without_a_test_are_named(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg",), seeds=(0,))
+    suite.add(made_method(value=4), {0: {"semseg": 50.0}})
+    suite.add(made_method(value=8), {})
+    other = shifted(suite, {"LoRA (r=4)": 1.0})
+    other.records[0]["params"]["trainable"] += 5
+    other.records[0]["params"]["groups"]["method_shared"]["trainable"] += 5
+    other.records[0]["params"]["trainable_without_decoders"] += 5
+    lines = compare_results(suite.write(tmp_path / "a"), other.write(tmp_path / "b")).set_index(["label", "quantity"])
+    assert lines.loc[("LoRA (r=4)", "trainable_params"), "verdict"] == "counts differ"
+    assert lines.loc[("LoRA (r=4)", "semseg_miou"), "verdict"] == "no test"
+    assert lines.loc[("LoRA (r=8)", "semseg_miou"), "verdict"] == "not run"
+
+
+def test_results_without_a_common_row_are_an_error(tmp_path: Path) -> None:
+    suite, other = made(2), MadeSuite(tasks=("semseg",))
+    other.add(made_method("x", "X", None, None), {0: {"semseg": 1.0}, 1: {"semseg": 1.0}})
+    with pytest.raises(RecordError, match="no row in common"):
+        compare_results(suite.write(tmp_path / "a"), other.write(tmp_path / "b"))
+
+
+def test_an_export_reports_elsewhere_with_the_same_table(tmp_path: Path) -> None:
+    directory = demo_like_suite().write(tmp_path / "results" / "made")
+    make_report(directory)
+    (directory / "checkpoints").mkdir()
+    (directory / "checkpoints" / "state.pt").write_bytes(b"large")
+    names = export(directory, tmp_path / "made.zip")
+    assert {"constraints.txt", "LICENSE", "CITATION.cff", "README.txt", "results/made/plan.json", "results/made/report.html"} <= set(names)
+    assert not any("checkpoints" in name for name in names)
+    first = (tmp_path / "made.zip").read_bytes()
+    export(directory, tmp_path / "made.zip")
+    assert (tmp_path / "made.zip").read_bytes() == first
+    elsewhere = tmp_path / "elsewhere"
+    with zipfile.ZipFile(tmp_path / "made.zip") as archive:
+        archive.extractall(elsewhere)
+    for made_file in ("table.csv", "summary.md", "report.html"):
+        (elsewhere / "results" / "made" / made_file).unlink()
+    command = [sys.executable, str(ROOT / "run_suite.py"), "report", "made", "--results", str(elsewhere / "results"), "--strict", "-q"]
+    subprocess.run(command, cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert (elsewhere / "results/made/table.csv").read_bytes() == (directory / "table.csv").read_bytes()
