@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pascal_tree import SPLITS, write_tree
+from test_cli import cli  # noqa: F401
 
 from bench.data import cache as cache_module
 from bench.data import cache_build, cache_layout
@@ -259,3 +260,15 @@ def test_a_working_size_reduces_and_keeps_labels_labels(tree: Path, size: tuple[
     for name, array in decoded.flat.items():
         np.testing.assert_array_equal(array, small.flat[name])
     np.testing.assert_array_equal(decoded.native, small.native)
+
+
+def test_the_command_line_prepares_both_splits(cli, tree: Path) -> None:  # noqa: F811
+    arguments = ("data", "cache", "--data-root", str(tree), "--cache-dir", str(tree.parent / "cache"), "--longest-side", "20", "--json")
+    code, out, _ = cli(*arguments)
+    rows = json.loads(out)
+    assert code == 0
+    assert [(row["split"], row["images"]) for row in rows] == [("train", 3), ("val", 2)]
+    for row in rows:
+        layout = json.loads((Path(row["directory"]) / "manifest.json").read_text())["layout"]
+        assert max(max(size) for size in layout["stored"]) == 20
+        assert layout["names"][:5] == ["image", *TASKS]

@@ -60,6 +60,8 @@ def test_batches_depend_on_neither_mode_nor_workers_nor_kernel(tree: Path, monke
     assert_equal_batches(reference, [feed_of(tree, batch_size=2)(1).__next__()])
     monkeypatch.setattr(resample_module, "kernels", lambda: None)
     assert_equal_batches(reference, list(feed_of(tree)(1)))
+    monkeypatch.setattr(resample_module, "_GROUP", 1)
+    assert_equal_batches(reference, list(feed_of(tree)(1)))
 
 
 def test_samples_that_are_gathered_for_a_gpu_are_those_of_the_whole_arrays(tree: Path) -> None:

@@ -34,7 +34,7 @@ def made_sums(task: str, images: int, generator: np.random.Generator) -> dict[st
     return {"intersection": intersection, "predicted": intersection + generator.integers(0, 30, size=shape), "labelled": labelled} | extra
 
 
-@pytest.mark.parametrize("task", sorted(RESAMPLED))
+@pytest.mark.parametrize("task", sorted(SCORES))
 def test_a_resampled_metric_is_the_metric_of_the_resample(task: str) -> None:
     generator = np.random.default_rng(0)
     sums = made_sums(task, 40, generator)

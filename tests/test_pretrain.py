@@ -14,7 +14,7 @@ import timm
 import torch
 
 from bench.data.synthetic.source import SOURCE_CLASSES, render_source_image
-from bench.model.backbone import DEMO_BACKBONE, DEMO_WEIGHTS, load_weights
+from bench.model.backbone import DEMO_BACKBONE, DEMO_WEIGHTS, SwinPyramid, load_weights
 from bench.pretrain import check_kept, command_of, pretrain
 from bench.pretrain.config import PretrainConfig, PretrainError
 from bench.pretrain.source_set import SourceSet, render_source_set
@@ -85,7 +85,7 @@ def test_pretraining_writes_weights_and_manifest_and_nothing_else(tiny):
 
 
 def test_pretrained_file_loads_into_the_backbone(tiny):
-    load_weights(swin_without_head(), tiny[0] / tiny[1]["file"])
+    load_weights(swin_without_head(), tiny[0] / tiny[1]["file"], SwinPyramid.translate)
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_kept_weights_match_their_manifest(manifest):
 
 def test_kept_weights_fit_the_backbone_without_missing_or_surplus_key(manifest):
     swin = swin_without_head()
-    load_weights(swin, DEMO_WEIGHTS)
+    load_weights(swin, DEMO_WEIGHTS, SwinPyramid.translate)
     assert manifest["parameters"] == sum(value.numel() for value in swin.state_dict().values())
     stored = safetensors.torch.load_file(DEMO_WEIGHTS)
     assert all(torch.isfinite(value).all() for value in stored.values())

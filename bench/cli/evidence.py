@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Results, SuiteName, console, show_rows
+from bench.storage import plain_name
 
 SuiteDir = Annotated[Path, typer.Argument(help="A suite's results: the folder with plan.json and records.")]
 
@@ -36,7 +37,7 @@ def claims(suite: SuiteName, results: Results = DEFAULT_RESULTS, as_json: Json =
     from bench.report.audit import audit
     from bench.report.claims import answer_claims
 
-    directory = results / suite
+    directory = results / plain_name(suite, "suite")
     answers = answer_claims(read_plan(directory / "plan.json"), load_records(directory / "records"), directory / "records")
     if as_json:
         print(json.dumps({"claims": _plain(answers), "audit": _plain(audit())}, indent=1, ensure_ascii=False))
@@ -55,7 +56,7 @@ def export(
     from bench.report.export import export as pack
 
     target = out or results / f"{suite}.zip"
-    names = pack(results / suite, target)
+    names = pack(results / plain_name(suite, "suite"), target)
     console.print(f"{target}: {len(names)} files, {target.stat().st_size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, DataRoot, Json, Quiet, Results, SuiteName, Weights, console, show_rows
+from bench.storage import plain_name
 
 
 def report(
@@ -17,7 +18,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write tables and plots again, from the records alone."""
-    print_report(results / suite, quiet=quiet, strict=strict, primary_only=primary_only)
+    print_report(results / plain_name(suite, "suite"), quiet=quiet, strict=strict, primary_only=primary_only)
 
 
 def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False, **options: bool) -> None:

@@ -66,7 +66,7 @@ def open_cache(
     cache_dir: Path,
     *,
     processes: int | None = None,
-    say: Callable[[str], None] = logger.info,
+    say: Callable[[str], None] = logger.warning,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedStore:
     """Open the cache of a split for some tasks; build it first where there is none, or none that can be trusted.
@@ -92,7 +92,6 @@ def open_cache(
         return load(directory, key, tasks)
     except CacheError as error:
         if directory.exists():
-            logger.warning("%s: %s; it is built again", directory, error)
             say(f"{directory}: {error}; it is built again")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,8 @@ def available_tasks(opener: Opener, needed: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         DataError: Those of a task in `needed` are missing.
     """
-    opener(needed)
+    if needed:
+        opener(needed)
 
     def there(task: str) -> bool:
         try:

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, checksum
+from bench.data.layout import DataError
 from bench.data.store import RawSamples, encode, resized
+from bench.errors import SuiteError
 from bench.record import write_atomically
 
 SMALL_BYTES = 2**26
@@ -64,12 +66,14 @@ def build(
                 if progress is not None:
                     progress(min(len(done) * CHUNK, len(dataset)), len(dataset))
         _finish(partial_directory, directory, key, layout, dataset, done)
-    except OSError as error:
+    except (OSError, SuiteError) as error:
+        if isinstance(error, DataError | CacheError):
+            raise
         shutil.rmtree(partial_directory, ignore_errors=True)
-        free = shutil.disk_usage(directory.parent).free
+        free, reason = shutil.disk_usage(directory.parent).free, getattr(error, "strerror", None) or error
         raise CacheError(
-            f"the cache {directory} of {layout.bytes:,} bytes cannot be written ({error.strerror or error}); {free:,} bytes are free "
-            "there: make room, or give another directory with --cache-dir. What was written of it is removed"
+            f"the cache {directory} of {layout.bytes:,} bytes cannot be written ({reason}); {free:,} bytes are free there: make room, or "
+            "give another directory with --cache-dir. What was written of it is removed"
         ) from error
 
 

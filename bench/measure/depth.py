@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.measure.streaming import Rows, Scores, StreamingMetric
+from bench.measure.scores import Rows, Scores
+from bench.measure.streaming import StreamingMetric
 
 RATIO_LIMITS = (1.25, 1.25**2, 1.25**3)
 LEAST_METRES = 1e-3

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.measure.depth import DepthMetric
+from bench.measure.edges import EdgesMetric
 from bench.measure.scores import (
     ANGLE_LIMITS_DEG,
     SALIENCY_THRESHOLDS,
@@ -163,13 +164,15 @@ _METRIC_CLASSES: dict[str, type[StreamingMetric]] = {
     "human_parts": SegmentationMetric,
     "saliency": SaliencyMetric,
     "normals": NormalsMetric,
+    "edges": EdgesMetric,
     "depth": DepthMetric,
 }
 
 
 def metric_of(task: Task) -> StreamingMetric:
     """Return a new metric of a task, as the data set has it."""
-    return _METRIC_CLASSES[task.name](task.name, task.channels)
+    extra = {} if task.tolerance is None else {"tolerance": task.tolerance}
+    return _METRIC_CLASSES[task.name](task.name, task.channels, **extra)
 
 
 METRICS: dict[str, Callable[[], StreamingMetric]] = {name: partial(metric_of, TASKS[name]) for name in _METRIC_CLASSES}

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from bench.measure.edge_scores import resampled_odsf
+
 Rows = Mapping[str, np.ndarray]
 Scores = dict[str, float | None]
 
@@ -118,6 +120,7 @@ RESAMPLED: Mapping[str, Callable[[Rows, np.ndarray], np.ndarray]] = {
     "human_parts": resampled_miou,
     "saliency": resampled_saliency,
     "normals": resampled_mean_deg,
+    "edges": resampled_odsf,
     "depth": resampled_rmse_m,
 }
 """Per task: its headline metric for resampled images. A task that is not here is tested over seeds alone."""

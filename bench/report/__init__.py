@@ -89,7 +89,8 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     answers = contents.get("claims.csv", "").strip()
     claims = pd.read_csv(io.StringIO(answers)) if answers else None
     contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, claims=claims)
-    contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn)
+    more = [str(contents[name]).replace("# ", "## ", 1) for name in ("claims.md", "published.md", "audit.md") if name in contents]
+    contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn, more=more)
     for name in (*figure_files(), *EVIDENCE):
         if name not in contents:
             (suite_dir / name).unlink(missing_ok=True)

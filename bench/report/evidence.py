@@ -9,7 +9,7 @@ from bench.report.audit import audit
 from bench.report.claims import answer_claims
 from bench.report.iso import iso_frame
 from bench.report.pareto import AXES, front_frame, front_summary
-from bench.report.published import comparison, published_table
+from bench.report.published import comparison, is_comparable, published_table
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import column_pairs
 from bench.report.table_html import to_html
@@ -35,8 +35,8 @@ def evidence_files(
         "pairs.csv": pairs_frame(plan, records, seeds, rows, records_dir),
     }
     files = {name: to_csv(frame) for name, frame in frames.items() if len(frame)}
-    claims = answer_claims(plan, records, records_dir)
-    files |= {"claims.csv": to_csv(claims), "claims.md": claims_markdown(claims), "table.html": to_html(table)}
+    claims, comparable = answer_claims(plan, records, records_dir), is_comparable(plan, records)
+    files |= {"claims.csv": to_csv(claims), "claims.md": claims_markdown(claims, comparable=comparable), "table.html": to_html(table)}
     if "delta_m_published_reference_mean" in rows:
         files |= {"audit.csv": to_csv(audit()), "audit.md": audit_markdown(audit())}
         lines = comparison(rows, primary_only=primary_only)
@@ -64,8 +64,14 @@ def pairs_frame(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, 
     return pd.DataFrame(lines)
 
 
-def claims_markdown(claims: pd.DataFrame) -> str:
-    """Return the answers as a Markdown table."""
+def claims_markdown(claims: pd.DataFrame, *, comparable: bool) -> str:
+    """Return the answers as a Markdown table, and a warning where the records are not of what the papers trained."""
+    warning = (
+        ""
+        if comparable
+        else "These records are not of PASCAL-Context with Swin-T at 448 px: the answers hold for these records and say nothing about the "
+        "papers' own results.\n\n"
+    )
     shown = pd.DataFrame(
         {
             "Claim": claims["claim"],
@@ -75,7 +81,7 @@ def claims_markdown(claims: pd.DataFrame) -> str:
             "Note": claims["note"].fillna(""),
         }
     )
-    return "# Claims of papers, asked of these records\n\n" + shown.to_markdown(index=False, disable_numparse=True) + "\n"
+    return "# Claims of papers, asked of these records\n\n" + warning + shown.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def _effect(line: tuple) -> str:

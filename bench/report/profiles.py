@@ -12,6 +12,9 @@ EXCLUSIVE = (
 )
 """Costs that depend on what else runs on the device, or that a profile measures as well."""
 
+PROFILED = ("inference_seconds", "merged_inference_seconds", "step_memory_bytes", "step_seconds")
+"""Costs of a table row that, where all of its seeds have them from profiles, are one measurement and not one a seed."""
+
 
 def with_profiles(records: Sequence[Mapping], profiles: Sequence[Mapping]) -> list[Mapping]:
     """Return the records with the costs of the profile of their setting and tasks, if there is a good one by the same code and device.

@@ -123,10 +123,11 @@ def _about(tasks: Sequence[str], row: Mapping, what: str) -> str:
     return what if set(tasks) == set(row["tasks"]) else f"{', '.join(tasks)} {what}"
 
 
-def _costs(models: Sequence[Mapping]) -> dict[str, float | None]:
+def _costs(models: Sequence[Mapping]) -> dict[str, float | bool | None]:
     """Join the costs of the models that one row and seed consists of; a run of too few steps has no step time."""
     steps = [model["cost"]["step_seconds"]["median"] for model in models]
     return {
+        "profiled": all("profile" in model["cost"] for model in models),
         "trainable_params": sum(model["params"]["trainable"] for model in models),
         "trainable_params_without_decoders": sum(model["params"]["trainable_without_decoders"] for model in models),
         "flops_per_image": sum(model["cost"]["flops_per_image"] for model in models),

@@ -10,6 +10,7 @@ from bench.record import RecordError
 from bench.report.intervals import delta_m_interval, mean_interval
 from bench.report.paired import Pairs, compare_rows, delta_m_replicates, image_replicates, rank_intervals, tied_with_best
 from bench.report.pareto import pareto_front
+from bench.report.profiles import PROFILED
 from bench.report.seeds import (
     EXACT_COSTS,
     HELD_OUT,
@@ -65,7 +66,9 @@ def row_frame(
         own = seeds[(seeds["row"] == position) & seeds["complete"]]
         line = _row_identity(plan, position) | _row_state(row, seeds[seeds["row"] == position]) | _counts(row, own)
         for name in (*shown, *more, *held_out, *MEASURED_COSTS):
-            line |= _summary_of(name, own[name].dropna().astype(float).to_numpy())
+            values = own[name].dropna().astype(float).to_numpy()
+            measured_once = name in PROFILED and len(own) and own["profiled"].all()
+            line |= _summary_of(name, values[:1] if measured_once else values)
         for suffix in ("", HELD_OUT) if held_out else ("",):
             line |= _delta_m_ends(plan, seeds, position, suffix)
         lines.append(line)

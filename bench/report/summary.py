@@ -18,7 +18,14 @@ from bench.tasks import TASKS
 
 
 def summary(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, table: MainTable, *, figures: Sequence[str], not_drawn: Sequence[str]
+    plan: Mapping,
+    records: Sequence[Mapping],
+    rows: pd.DataFrame,
+    table: MainTable,
+    *,
+    figures: Sequence[str],
+    not_drawn: Sequence[str],
+    more: Sequence[str] = (),
 ) -> str:
     """Return the summary as Markdown.
 
@@ -29,6 +36,7 @@ def summary(
         table: As `bench.report.tables.main_table` returns it.
         figures: Names of the PNG files beside the summary.
         not_drawn: Figures that could not be drawn, each with the reason.
+        more: Sections to put after the figures, as Markdown.
     """
     own = planned_records(plan, records)
     images = "\n".join(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in figures)
@@ -40,6 +48,7 @@ def summary(
         + _bullets(findings(rows, [task for task in TASKS if metric_column(task) + "_mean" in rows])),
         "## Figures\n\n" + images + _bullets([f"Not drawn: {reason}" for reason in not_drawn]) + "\n"
         "Each figure is there as PDF too, its numbers as CSV of the same name; `table.csv` holds the raw numbers of the table.\n",
+        *more,
         _failures(own),
         "## Commands\n\n" + _commands(plan, own),
     ]
