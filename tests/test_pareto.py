@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import MadeSuite, demo_like_suite, made_method
 
+from bench.report.evidence import evidence_files
 from bench.report.pareto import AXES, front_frame, front_probability, front_summary, hypervolume, hypervolume_interval, knee, redraw
 from bench.report.seeds import scored_seed_frame
+from bench.report.stats import row_frame
+from bench.report.tables import main_table
 
 
 def test_the_probability_of_the_front_equals_the_count_of_all_outcomes() -> None:
@@ -74,3 +77,15 @@ def test_a_row_that_is_dominated_for_sure_is_never_on_the_front() -> None:
     front = front_frame(suite.plan(), scored_seed_frame(suite.plan(), suite.records), "params")
     assert list(front["front_probability"]) == [1, 0]
     assert list(front["cost"]) == [2.0, 3.0]
+
+
+def test_four_hundred_rows_have_fronts_and_pairs(tmp_path) -> None:
+    generator, suite = np.random.default_rng(0), MadeSuite(tasks=("semseg",))
+    for rank in range(1, 401):
+        values = {seed: {"semseg": 50 + rank / 50 + generator.normal()} for seed in (0, 1)}
+        suite.add(made_method(value=rank), values, trainable=2_000_000 + rank)
+    rows = row_frame(suite.plan(), suite.records)
+    assert rows["rank_low"].between(1, 400).all()
+    assert (rows["rank_low"] <= rows["rank_high"]).all()
+    files = evidence_files(suite.plan(), suite.records, rows, main_table(rows, tasks=suite.tasks, title="t"), tmp_path)
+    assert files["fronts.csv"].count("\n") == 1 + 400 * len(AXES)

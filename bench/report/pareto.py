@@ -148,7 +148,9 @@ def knee(cost: Sequence[float], score: Sequence[float]) -> int | None:
 
 def seed_values(seeds: pd.DataFrame, quantity: str, rows: int) -> list[np.ndarray]:
     """Return a quantity's values over the complete seeds of each row of the plan; a count that seeds agree on once."""
-    found = [seeds.loc[(seeds["row"] == position) & seeds["complete"], quantity].dropna().to_numpy(dtype=float) for position in range(rows)]
+    known = seeds.loc[seeds["complete"] & seeds[quantity].notna(), ["row", quantity]].astype({quantity: float})
+    groups = {position: own.to_numpy() for position, own in known.groupby("row")[quantity]}
+    found = [groups.get(position, np.empty(0)) for position in range(rows)]
     return [own[:1] for own in found] if quantity in EXACT_COSTS else found
 
 
