@@ -22,6 +22,7 @@ from methods import METHODS
 from methods.base import MethodConfig
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+EVALUATED = ("val", "held_out")
 SOURCES = ("synthetic", *DATA_SETS)
 DECODERS = ("hrnet", "segformer", "aspp")
 
@@ -122,6 +123,8 @@ class RecipeConfig:
         clip_norm: Largest norm of the gradient; None does not clip.
         precision: "fp32", or autocast to "bf16" or "fp16" (with loss scaling) in training; evaluation is fp32.
         flip, rotation, scale: Augmentation: whether to flip, largest angle in degrees, range of the scale.
+        evaluate_every: Epochs between two evaluations on the images that `data.held_out` keeps; None evaluates after the last epoch only.
+        evaluate_on: What the result is measured on: "val"; or "held_out", and the validation split is never opened.
         threads: CPU threads of torch. Part of the configuration, because the number of threads changes sums.
     """
 
@@ -138,10 +141,15 @@ class RecipeConfig:
     flip: bool = True
     rotation: float = 20.0
     scale: tuple[float, float] = (0.75, 1.25)
+    evaluate_every: int | None = field(default=None, metadata=LATER)
+    evaluate_on: str = field(default="val", metadata=LATER)
     threads: int = 1
 
     def __post_init__(self) -> None:
         require("recipe.precision", self.precision, PRECISIONS)
+        require("recipe.evaluate_on", self.evaluate_on, EVALUATED)
+        if self.evaluate_every is not None and self.evaluate_every < 1:
+            raise ConfigError(f"recipe.evaluate_every must be at least 1 epoch, or None; got {self.evaluate_every}")
         for name in ("epochs", "batch_size", "image_size", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name} must be at least 1, got {getattr(self, name)}")
@@ -179,6 +187,8 @@ class TrialConfig:
             raise ConfigError(f"tasks must be one or more different tasks, got {self.tasks}")
         for task in self.tasks:
             require(f"tasks of {self.data.layout}", task, self.data.tasks)
+        if self.data.held_out is None and (self.recipe.evaluate_every is not None or self.recipe.evaluate_on == "held_out"):
+            raise ConfigError("recipe.evaluate_every and evaluate_on 'held_out' need held-out images: give data.held_out")
         require("decoder", self.decoder, DECODERS)
         if self.decoder == "aspp" and self.recipe.batch_size < 2:
             raise ConfigError("decoder 'aspp' normalises pooled 1x1 maps over the batch: recipe.batch_size must be at least 2")
@@ -203,6 +213,12 @@ class TrialConfig:
         require("method.name", name, METHODS)
         dials = parse(METHODS[name].config, {key: value for key, value in method.items() if key != "name"}, "method.")
         return parse(cls, plain | {"method_name": name, "method": dials})
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the trial reads; one that is scored on held-out images never reads the validation split."""
+        held_out = () if self.data.held_out is None else ("held_out",)
+        return ("train", *held_out, *(("val",) if self.recipe.evaluate_on == "val" else ()))
 
     @property
     def cell_id(self) -> str:

@@ -17,10 +17,10 @@ def prepare_trials(trials: Iterable[TrialConfig], cache_dir: Path, *, results: P
     """Build what the trials will read; data of the same kind once, for all tasks that there are."""
     tasks_of: dict = {}
     for trial in trials:
-        tasks_of.setdefault(trial.data, {}).update(dict.fromkeys(trial.tasks))
-    for data, tasks in tasks_of.items():
+        tasks_of.setdefault((trial.data, trial.splits), {}).update(dict.fromkeys(trial.tasks))
+    for (data, splits), tasks in tasks_of.items():
         root = data_root_of(data.source, data.synthetic, data.fingerprint, results=results, data_root=data_root)
-        for split in ("train", "val") if data.held_out is None else ("train", "held_out", "val"):
+        for split in splits:
             prepare(request_of(data, root, split, results / "data"), tuple(tasks), cache_dir, console=console)
 
 

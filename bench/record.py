@@ -24,7 +24,7 @@ __all__ = ["SCHEMA_VERSION", "RecordError", "StorageError", "load_records", "rea
 __all__ += ["to_frame", "validate_record", "write_atomically", "write_record"]
 
 
-STATUSES = ("ok", "failed", "oom", "diverged", "invalid", "timeout", "killed")
+STATUSES = ("ok", "failed", "oom", "diverged", "invalid", "timeout", "killed", "stopped")
 KINDS = ("accuracy", "profile")
 
 _NONE = (type(None),)
@@ -89,7 +89,7 @@ _MEASURED_FIELDS = {
     "data": _MAPPING,
     "data.fingerprint": _TEXT,
     "data.n_train": _INTEGER,
-    "data.n_val": _INTEGER,
+    "data.n_val": _INTEGER + _NONE,
     "timing.train_seconds": _NUMBER,
     "timing.total_seconds": _NUMBER,
 }

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from bench import provenance
 from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
+from bench.data.feed import Feed
 from bench.data.feed_modes import open_feeds, resident_bytes
 from bench.data.layout import fingerprint
 from bench.data.roots import content_hash_of, data_root_of
@@ -21,8 +23,12 @@ from bench.model.node_cache import copied, default_cache_dir
 from bench.outcome import conclude, iso
 from bench.record import SCHEMA_VERSION
 from bench.tracking import Tracking
-from bench.training.loop import evaluate, fit, forget_peaks, train_step
+from bench.training.held_out import HeldOut, held_out_metrics
+from bench.training.loop import FitState, evaluate, fit, forget_peaks, train_step
 from bench.training.optim import build_optimizer
+
+EPOCH_SECONDS = {"train": "seconds", "held_out": "held_out_seconds"}
+"""Parts of a trial's timing, and their names in a line of the history."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,7 @@ class Launch:
 
     Attributes:
         suite, suite_dir: The suite's name and the directory of its records and checkpoints.
+        results: Directory under which synthetic data is rendered; None: the one that holds `suite_dir`.
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
         cache_dir: Directory of the prepared caches; None decodes the files in every epoch.
@@ -44,6 +51,7 @@ class Launch:
 
     suite: str
     suite_dir: Path
+    results: Path | None = None
     data_root: Path | None = None
     weights_file: Path | None = None
     cache_dir: Path | None = None
@@ -94,62 +102,70 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
     return record
 
 
-def measure(config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict) -> tuple[dict, dict]:
+def measure(
+    config: TrialConfig, launch: Launch, checkpoint: Path, on_epoch: Callable[[dict], None], timing: dict
+) -> tuple[dict, dict | None]:
     """Train and evaluate; return the measured part of the record and the per-image sums. Fills `timing`."""
-    recipe, device = config.recipe, prepare_device(config.recipe)
+    recipe, device, results = config.recipe, prepare_device(config.recipe), launch.results or launch.suite_dir.parent
     root = data_root_of(
         config.data.source,
         config.data.synthetic,
         config.data.fingerprint,
-        results=launch.suite_dir.parent,
+        results=results,
         data_root=launch.data_root,
     )
-    feeds = open_feeds(
-        config,
-        root,
-        device=device,
-        draws=launch.suite_dir.parent / "data",
-        cache_dir=launch.cache_dir,
-        workers=launch.loader_workers,
-        share=launch.gpus_per_trial or 1.0,
-    )
-    train, val = feeds["train"], feeds["val"]
+    where = {"cache_dir": launch.cache_dir, "workers": launch.loader_workers, "share": launch.gpus_per_trial or 1.0}
+    feeds = open_feeds(config, root, device=device, draws=results / "data", splits=config.splits, **where)
+    train, held_out, val = (feeds.get(split) for split in ("train", "held_out", "val"))
     steps = steps_per_epoch(len(train.ids), recipe.batch_size)
     model = build_model(config, weights_file=local_weights(config, launch)).to(device)
     inference = cost.inference_cost(model, recipe.image_size, device)
     memory = probe_memory(model, train.first(), config)
     forget_peaks(device)
     timing |= {"train_start": iso(time.time())}
-    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train.ids), "n_val": len(val.ids)}
-    identity = f"{provenance.code_id()} {data['fingerprint']}"
+    data = {"fingerprint": fingerprint(root), "content_hash": content_hash_of(root), "n_train": len(train.ids)}
+    data |= {f"n_{split}": len(feeds[split].ids) if split in feeds else None for split in ("val", "held_out")}
+    loop = {"steps_per_epoch": steps, "device": device, "checkpoint": checkpoint}
 
     def report(line: dict) -> None:
         on_epoch(line | {"images_per_second": steps * recipe.batch_size / line["seconds"]})
 
-    fitted = fit(model, train, recipe, steps_per_epoch=steps, device=device, checkpoint=checkpoint, identity=identity, on_epoch=report)
-    timing |= {"train_end": iso(time.time()), "train_seconds": sum(line["seconds"] for line in fitted.history)}
-    evaluation_started = time.perf_counter()
-    panels = Panels(val.ids)
-    metrics, per_image = evaluate(model, val(), device, panels)
+    loop |= {"on_epoch": report, "identity": f"{provenance.code_id()} {data['fingerprint']}"}
+    watch = None if held_out is None else watch_held_out(model, recipe.evaluate_every, held_out, val, device)
+    fitted = fit(model, train, recipe, held_out=watch, **loop)
+    timing |= {"train_end": iso(time.time())}
+    timing |= {f"{of}_seconds": sum(line.get(key, 0.0) for line in fitted.history) for of, key in EPOCH_SECONDS.items()}
+    evaluation_started, panels = time.perf_counter(), None if val is None else Panels(val.ids)
+    metrics, per_image = (held_out_metrics(fitted.history[-1]), None) if val is None else evaluate(model, val(), device, panels)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
-    pictures = panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
+    pictures = None if val is None else panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])
     resident = sum(resident_bytes(feed) for feed in feeds.values()) if device.type == "cuda" else 0
-    data["feed"] = train.describe() | {
-        "evaluation_mode": val.mode,
-        "resident_bytes": resident,
-        "wait_share": fitted.wait_seconds / timing["train_seconds"],
-    }
-    costs = inference | {
-        "step_memory_bytes": memory,
+    waited = fitted.wait_seconds / timing["train_seconds"]
+    data["feed"] = train.describe() | {"evaluation_mode": (val or held_out).mode, "resident_bytes": resident, "wait_share": waited}
+    costs = inference | {"step_memory_bytes": memory, "stored_bytes": cost.stored_bytes(model)}
+    costs |= step_costs(fitted, recipe, resident=resident, images=recipe.epochs * steps * recipe.batch_size)
+    measured = {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}
+    return measured | {"panels": pictures, "best_on_held_out": fitted.best}, per_image
+
+
+def step_costs(fitted: FitState, recipe: RecipeConfig, *, resident: int, images: int) -> dict[str, Any]:
+    """Return what training `images` images cost: peaks of the CUDA allocator without the data there, seconds of a step, images a second."""
+    return {
         "peak_allocated_bytes": without(resident, fitted.peak_allocated_bytes),
         "peak_reserved_bytes": without(resident, fitted.peak_reserved_bytes),
         "batch_size": recipe.batch_size,
         "step_seconds": cost.summarize_seconds(fitted.step_seconds, warmup_steps=0),
-        "images_per_second": recipe.epochs * steps * recipe.batch_size / timing["train_seconds"],
-        "stored_bytes": cost.stored_bytes(model),
+        "images_per_second": images / sum(line["seconds"] for line in fitted.history),
     }
-    measured = {"metrics": metrics, "history": fitted.history, "params": cost.parameter_ledger(model), "cost": costs, "data": data}
-    return measured | {"panels": pictures}, per_image
+
+
+def watch_held_out(model: torch.nn.Module, every: int | None, held_out: Feed, val: Feed | None, device: torch.device) -> HeldOut:
+    """Return how the model is evaluated on held-out images while it trains, and on the validation split, where one is given, when best."""
+
+    def metrics_on(feed: Feed) -> dict[str, dict[str, float | None]]:
+        return evaluate(model, feed(), device)[0]
+
+    return HeldOut(every=every, evaluate=partial(metrics_on, held_out), at_best=None if val is None else partial(metrics_on, val))
 
 
 def prepare_device(recipe: RecipeConfig) -> torch.device:
@@ -204,6 +220,7 @@ def describe(config: TrialConfig, launch: Launch, attempt: int) -> dict[str, Any
         "data": None,
         "per_image": None,
         "panels": None,
+        "best_on_held_out": None,
         "env": provenance.environment(config.recipe.threads),
         "code_id": provenance.code_id(),
         "git": launch.git or provenance.git_state(),

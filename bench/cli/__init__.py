@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from bench.cli import data, evidence, listings, models, reports, sweeps
+from bench.cli import data, evidence, listings, models, reports, sweeps, tuning
 from bench.cli.options import HELP, USAGE
 from bench.errors import SuiteError
 
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("list")(listings.list_)
 for command in (
     sweeps.plan,
+    tuning.tune,
     sweeps.run,
     sweeps.profile,
     sweeps.status,

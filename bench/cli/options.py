@@ -29,6 +29,7 @@ Weights = Annotated[
 ]
 CacheDir = Annotated[Path | None, typer.Option(help="Directory of the prepared caches; by default `cache` in the results.", metavar="DIR")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the suite's, for instance 0,1,2.")]
+Tuned = Annotated[bool, typer.Option("--tuned", help="Use the settings that `tune SUITE` chose; needs a complete tune.")]
 Track = Annotated[
     str, typer.Option(help="What watches each trial: tensorboard, mlflow, wandb (separated by commas), or none.", metavar="NAMES")
 ]
@@ -51,17 +52,27 @@ DEFAULT_RESULTS = Path("results")
 console = Console(width=None if sys.stdout.isatty() else 200)
 
 
-def load_suite(name: str, data_root: Path | None, seeds: str | None, weights: Path | None) -> Any:
-    """Build a suite with the command line's data, seeds and weights."""
+def load_suite(name: str, data_root: Path | None, seeds: str | None, weights: Path | None, tuned_in: Path | None = None) -> Any:
+    """Build a suite with the command line's data, seeds and weights, and with the settings that were chosen in `tuned_in`."""
     from bench.launch import data_config, weights_name
     from bench.suites import load
 
-    try:
-        values = None if seeds is None else tuple(dict.fromkeys(int(seed) for seed in seeds.split(",")))
-    except ValueError:
-        raise typer.BadParameter(f"--seeds takes numbers separated by commas, for instance 0,1,2; got {seeds!r}") from None
+    values = None if seeds is None else parse_seeds(seeds)
     data = None if data_root is None else data_config(data_root)
-    return load(name, data=data, seeds=values, weights=None if weights is None else weights_name(weights))
+    suite = load(name, data=data, seeds=values, weights=None if weights is None else weights_name(weights))
+    if tuned_in is None:
+        return suite
+    from bench.tuning.outcome import read_outcome, tuned_suite
+
+    return tuned_suite(suite, read_outcome(tuned_in / name))
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of a list such as "0,1,2"."""
+    try:
+        return tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
+    except ValueError:
+        raise typer.BadParameter(f"--seeds takes numbers separated by commas, for instance 0,1,2; got {text!r}") from None
 
 
 def slots_of(address: str | None, gpus: str | None, cpus: int | None, leave_out: bool) -> Any:

@@ -29,6 +29,7 @@ from bench.cli.options import (
     SuiteName,
     TimeLimit,
     Track,
+    Tuned,
     Verbose,
     Weights,
     limits_of,
@@ -46,12 +47,13 @@ def plan(
     results: Results = DEFAULT_RESULTS,
     seeds: Seeds = None,
     weights: Weights = None,
+    tuned: Tuned = False,
     as_json: Json = False,
 ) -> None:
     """Show what would run: rows, trainable parameters, missing trials, and an estimate of the time from steps measured here."""
     from bench.launch import plan_rows
 
-    chosen = load_suite(suite, data_root, seeds, weights)
+    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None)
     rows = plan_rows(chosen, results / suite, data_root=data_root)
     show_rows(rows, as_json)
     if not as_json:
@@ -81,6 +83,7 @@ def run(
         int | None, typer.Option(help="Threads that prepare a trial's batches; by default 2 on a GPU, else 0.", min=0)
     ] = None,
     rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
+    tuned: Tuned = False,
     track: Track = "tensorboard",
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -89,7 +92,7 @@ def run(
     from bench.launch import launch_suite
     from bench.tracking import parse_trackers
 
-    chosen = load_suite(suite, data_root, seeds, weights)
+    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None)
     try:
         outcome = launch_suite(
             chosen,

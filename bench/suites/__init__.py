@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.config import ConfigError, DataConfig, TrialConfig, require
 from methods import METHODS
-from methods.base import MethodConfig
+from methods.base import MethodConfig, Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class Suite:
         rows: The table's rows, in order.
         reference: Label of the row that delta_m refers to.
         notes: Sentences for under the table.
+        learning_rates: What `tune` searches for each row's learning rate; None: from a tenth to ten times the recipe's.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Suite:
     rows: tuple[Row, ...]
     reference: str
     notes: tuple[str, ...] = ()
+    learning_rates: Range | None = None
 
     def __post_init__(self) -> None:
         labels = [row.label for row in self.rows]

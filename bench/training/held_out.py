@@ -47,3 +47,8 @@ class HeldOut:
             best = {"epoch": line["epoch"], "score": score, "metrics": None if self.at_best is None else self.at_best()}
         line["held_out_seconds"] = time.perf_counter() - started
         return best
+
+
+def held_out_metrics(line: dict[str, Any]) -> Metrics:
+    """Return the metrics a task of an epoch's line that was evaluated on the held-out images."""
+    return {task: metrics for task, metrics in line["held_out"].items() if task != "score"}

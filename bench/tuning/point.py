@@ -1,0 +1,205 @@
+"""Train the trials of one setting from rung to rung, and say at each how good the setting is. No ray.
+
+A setting of one multi-task trial trains in one go. Where a setting has several trials (one a task), each trains to a rung and pauses there,
+its checkpoint being its state, so that all of them are scored at the same epoch. At every rung each trial leaves the record that it would
+have if it were stopped there; whoever stops it only has to move that file (`take_stopped`).
+"""
+
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.config import TrialConfig
+from bench.provenance import code_id
+from bench.record import read_record, write_record
+from bench.trial import Launch, describe, iso, run_trial
+from bench.tuning.plan import STOPPED, rungs
+
+WORST_SCORE = -1e4
+"""Of a trial that diverged or failed: below all that can be reached, so that ASHA ranks it last."""
+
+PROVISIONAL = Path("checkpoints") / "if_stopped"
+
+
+class PauseError(BaseException):
+    """A trial has reached a rung. No Exception: a trial turns those into a record."""
+
+
+def run_point(trials: list[TrialConfig], launch: Launch, started: float, report: Callable[[dict[str, Any]], None]) -> None:
+    """Train a setting's trials to their end, as far as they have no record.
+
+    Args:
+        trials: Of the setting; of equal length.
+        launch: Where; `suite_dir` is the tune's directory.
+        started: `time.time()` at the start of the process.
+        report: Called with `epoch`, `loss`, `status`, the last `rung` that all trials have reached, and the mean `score` there. It does
+            not return where the setting is stopped.
+    """
+    run = PointRun(trials, launch, started, report)
+    for rung in run.rungs:
+        for trial in trials:
+            if run.reached(trial) < rung:
+                run.train(trial, rung)
+        run.offer(rung)
+
+
+class PointRun:
+    """The state of `run_point`, read from records and checkpoints at first: a killed setting goes on where it was."""
+
+    def __init__(self, trials: list[TrialConfig], launch: Launch, started: float, report: Callable[[dict[str, Any]], None]) -> None:
+        self.trials, self.launch, self.started, self.begun, self.report = trials, launch, started, started, report
+        self.rungs = rungs(trials[0].recipe.epochs)
+        self.history = {trial.run_id: history_in(self.checkpoint(trial)) for trial in trials}
+        self.seconds = dict.fromkeys(self.history, 0.0)
+        self.state = {"rung": 0, "score": WORST_SCORE}
+
+    def checkpoint(self, trial: TrialConfig) -> Path:
+        return self.launch.suite_dir / "checkpoints" / f"{trial.run_id}.pt"
+
+    def attempts(self, trial: TrialConfig) -> Path:
+        return self.launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts"
+
+    def note(self, trial: TrialConfig, line: str) -> None:
+        """Add a line to the list of the trial's starts and epochs, as `bench.sweep` keeps it."""
+        self.attempts(trial).parent.mkdir(parents=True, exist_ok=True)
+        with self.attempts(trial).open("a", encoding="utf-8") as file:
+            print(line, file=file)
+
+    def record(self, trial: TrialConfig) -> dict[str, Any] | None:
+        path = self.launch.suite_dir / "records" / f"{trial.run_id}.json"
+        return read_record(path) if path.exists() else None
+
+    def reached(self, trial: TrialConfig) -> int:
+        """Return the epoch up to which there is nothing to train: the last one where the trial has a record."""
+        return self.rungs[-1] if self.record(trial) is not None else len(self.history[trial.run_id])
+
+    def train(self, trial: TrialConfig, until: int) -> None:
+        """Train a trial; to its end, but where there are others to wait for, only to the epoch `until`."""
+        begun, alone, last = self.started or time.time(), len(self.trials) == 1, self.rungs[-1]
+        self.started, self.begun = None, begun  # the imports are part of the first trial's time
+
+        def on_epoch(line: dict[str, Any]) -> None:
+            self.history[trial.run_id].append(line)
+            self.note(trial, f"epoch {line['epoch']}")
+            if not alone and line["epoch"] == until < last:
+                raise PauseError
+            if alone and line["epoch"] in self.rungs[:-1]:
+                self.offer(line["epoch"])
+            elif alone:
+                self.report({"epoch": line["epoch"], "loss": line["loss"], "status": "running"} | self.state)
+
+        self.note(trial, f"start {iso(begun)} pid {os.getpid()}")
+        try:
+            run_trial(trial, self.launch, started=begun, attempt=starts(self.attempts(trial)), on_epoch=on_epoch)
+            self.attempts(trial).unlink(missing_ok=True)
+        except PauseError:
+            self.seconds[trial.run_id] += time.time() - begun
+
+    def offer(self, rung: int) -> None:
+        """Report the score at a rung, once."""
+        if rung <= self.state["rung"]:
+            return
+        for trial in self.trials:
+            if self.record(trial) is None:
+                self.write_provisional(trial, rung)
+        scores = [self.score(trial, rung) for trial in self.trials]
+        self.state = {"rung": rung, "score": sum(scores) / len(scores)}
+        status = "running" if rung < self.rungs[-1] else self.final_status()
+        self.report({"epoch": rung, "loss": self.loss(), "status": status} | self.state)
+
+    def times(self, trial: TrialConfig, trained_seconds: float) -> dict[str, Any]:
+        """Return start, end and duration of a trial that is not over; trained epochs of an earlier process count at least."""
+        now = time.time()
+        running = 0.0 if len(self.trials) > 1 else now - self.begun
+        return {
+            "trial_start": iso(self.begun),
+            "end": iso(now),
+            "total_seconds": max(self.seconds[trial.run_id] + running, trained_seconds),
+        }
+
+    def score(self, trial: TrialConfig, rung: int) -> float:
+        """Return the held-out score of a trial at a rung."""
+        record = self.record(trial)
+        if record is not None and record["status"] not in ("ok", STOPPED):
+            return WORST_SCORE
+        history = self.history[trial.run_id] if record is None else record["history"]
+        return next((line["held_out"]["score"] for line in history if line["epoch"] == rung and "held_out" in line), WORST_SCORE)
+
+    def loss(self) -> float:
+        """Return the sum of the trials' last training losses."""
+        return sum(history[-1]["loss"] for history in self.history.values() if history)
+
+    def final_status(self) -> str:
+        statuses = {record["status"] for trial in self.trials if (record := self.record(trial))} - {"ok"}
+        return min(statuses, default="ok")
+
+    def write_provisional(self, trial: TrialConfig, rung: int) -> None:
+        """Write the record that the trial has if it is stopped at this rung."""
+        history = [line for line in self.history[trial.run_id] if line["epoch"] <= rung]
+        held_out = history[-1]["held_out"]
+        trained = {"train_seconds": sum(line["seconds"] for line in history)}
+        trained |= {"held_out_seconds": sum(line.get("held_out_seconds", 0.0) for line in history)}
+        record = describe(trial, self.launch, starts(self.attempts(trial))) | {
+            "status": STOPPED,
+            "reason": f"ASHA stopped this setting after epoch {rung} of {trial.recipe.epochs}: others of its row scored higher there",
+            "metrics": {task: values for task, values in held_out.items() if task != "score"},
+            "history": history,
+            "timing": trained | self.times(trial, sum(trained.values())),
+        }
+        write_record(self.launch.suite_dir / PROVISIONAL, record, None)
+
+
+def starts(attempts: Path) -> int:
+    """Return how often a trial was started, 1 at least."""
+    lines = attempts.read_text(encoding="utf-8").splitlines() if attempts.exists() else []
+    return max(sum(line.startswith("start") for line in lines), 1)
+
+
+def history_in(checkpoint: Path) -> list[dict[str, Any]]:
+    """Return the history in a trial's checkpoint; nothing where it cannot be used, as the trial then starts again."""
+    if not checkpoint.exists():
+        return []
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        return []
+    return content["fit"]["history"] if content.get("identity", "").startswith(code_id()) else []
+
+
+def record_death(trial: TrialConfig, launch: Launch, reason: str) -> None:
+    """Write the record of a trial whose process died more often than it is tried again."""
+    attempts = launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts"
+    now = iso(time.time())
+    timing = {"trial_start": now, "end": now, "total_seconds": 0.0}
+    record = describe(trial, launch, starts(attempts)) | {"status": "failed", "reason": reason, "timing": timing}
+    write_record(launch.suite_dir / "records", record, None)
+    forget([trial.run_id], launch.suite_dir)
+
+
+def take_stopped(run_ids: list[str], tuning_dir: Path) -> list[str]:
+    """Make records of the trials that are stopped at the last rung they reached; return their run ids.
+
+    The record comes first: a kill in between leaves a checkpoint too many, and no trial without both.
+    """
+    stopped = []
+    for run_id in run_ids:
+        provisional, record = tuning_dir / PROVISIONAL / f"{run_id}.json", tuning_dir / "records" / f"{run_id}.json"
+        if not record.exists() and provisional.exists():
+            record.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(provisional, record)
+            stopped.append(run_id)
+    forget(run_ids, tuning_dir)
+    return stopped
+
+
+def forget(run_ids: list[str], tuning_dir: Path) -> None:
+    """Remove what trials with a record no longer need."""
+    for run_id in run_ids:
+        if (tuning_dir / "records" / f"{run_id}.json").exists():
+            for path in (f"checkpoints/{run_id}.pt", f"checkpoints/{run_id}.attempts", f"{PROVISIONAL}/{run_id}.json"):
+                (tuning_dir / path).unlink(missing_ok=True)
