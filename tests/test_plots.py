@@ -1,5 +1,6 @@
 """What the figures show: changes against single-task training, memory, error maps, published points; against hand arithmetic."""
 
+import json
 import math
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from bench.report.plots import make_figures
 from bench.report.plots.costs import memory_numbers
 from bench.report.plots.pareto import pareto_numbers, point_labels
 from bench.report.plots.published import published_points
+from bench.report.plots.sensitivity import draw_sensitivity, sensitivity_numbers
 from bench.report.plots.tasks import change_numbers, interference_numbers, shown_labels
 from bench.report.stats import row_frame
-from bench.report.style import family_styles
+from bench.report.style import family_styles, render
 
 FULL = made_method("full", "Full fine-tuning", None, None, label="Single-task full fine-tuning")
 
@@ -141,3 +143,21 @@ def test_many_rows_are_chosen_by_rule_and_only_the_front_is_labelled():
     assert set(labels["label"]) == set(numbers.loc[numbers["on_front"], "label"])
     styles = family_styles(rows)
     assert len({(style["color"], style["marker"]) for style in styles.values()}) == len(styles) == 17
+
+
+def test_the_tunes_settings_are_drawn_with_the_chosen_one_and_those_without_a_score(tmp_path: Path):
+    settings = [
+        {"index": i, "values": {"peak_lr": 10.0**-i, "scale": 1.0 + i}, "score": score, "status": "ok" if score else "diverged"}
+        for i, score in ((2, 310.0), (3, 330.0), (4, None))
+    ]
+    row = {"label": "LoRA (r=4)", "settings": settings, "chosen": {"index": 3}}
+    path = tmp_path / "tuning.json"
+    path.write_text(json.dumps({"rows": [row, row | {"label": "not in the plan"}]}))
+    numbers = sensitivity_numbers(path, {"LoRA (r=4)": "LoRA"})
+    assert len(numbers) == 6
+    assert list(numbers.loc[numbers["chosen"], "value"]) == [1e-3, 4.0]
+    figure = draw_sensitivity(numbers, {"LoRA": {"color": "#0072b2", "marker": "o", "linestyle": "-"}}, title="Made")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["peak lr", "scale"]
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "linear"]
+    assert all(render(figure).values())
+    assert sensitivity_numbers(tmp_path / "none.json", {}).empty

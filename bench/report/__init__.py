@@ -5,10 +5,13 @@ in one `style`, `panels` reads the pictures that trials kept, `summary` joins it
 traces to records; nothing is stored that they do not give.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from bench.record import RecordError, load_records, read_plan, write_atomically
 from bench.report.evidence import FILES as EVIDENCE
@@ -83,7 +86,9 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     contents |= drawn.files
     pictures = [f"{name}.png" for name in drawn.names]
     said = findings(rows, tasks)
-    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said)
+    answers = contents.get("claims.csv", "").strip()
+    claims = pd.read_csv(io.StringIO(answers)) if answers else None
+    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, claims=claims)
     more = [str(contents[name]).replace("# ", "## ", 1) for name in ("claims.md", "published.md", "audit.md") if name in contents]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn, more=more)
     for name in (*figure_files(), *EVIDENCE):

@@ -17,6 +17,7 @@ from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, panel_number
 from bench.report.plots.pareto import COSTS, draw_pareto, draw_pareto_grid, pareto_numbers
 from bench.report.plots.published import published_points
 from bench.report.plots.rank_curves import curve_numbers, draw_rank_curves
+from bench.report.plots.sensitivity import draw_sensitivity, sensitivity_numbers
 from bench.report.plots.tasks import change_numbers, draw_interference, draw_task_bars, interference_numbers, shown_labels
 from bench.report.plots.training_curves import draw_training_curves, loss_numbers
 from bench.report.stats import plan_tasks, reference_position
@@ -35,6 +36,7 @@ CAPTIONS = {
     "interference": "Task interference: what sharing one model does to each task",
     "memory_parts": "What the memory of a training step consists of",
     "training_curves": "Training loss of every task",
+    "sensitivity": "What tuning tried: held-out score over each tuned dial",
 } | {f"panels_{task}": f"Predictions and errors on fixed validation images: {TASKS[task].title}" for task in TASKS}
 """Every figure that a report may hold, in order -> caption."""
 
@@ -78,7 +80,7 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
         directory: Where the records' panels lie.
     """
     drawn = Drawn(panels=load_panels(plan, records, directory))
-    for name, make in _makers(plan, records, rows, title, drawn.panels):
+    for name, make in _makers(plan, records, rows, title, drawn.panels, directory.parent):
         try:
             figure, numbers = make()
         except NotDrawnError as reason:
@@ -91,7 +93,7 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
 
 
 def _makers(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel]
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], suite_dir: Path
 ) -> Iterator[tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]]:
     """Yield each figure's name with the function that draws it and returns its numbers."""
     styles, tasks = family_styles(rows), plan_tasks(plan)
@@ -137,6 +139,16 @@ def _makers(
             lambda numbers: _with_seaborn(lambda: draw_training_curves(numbers, styles, title=title)),
         ),
     )
+    if (suite_dir / "tuning.json").exists():
+        families = dict(zip(rows["label"], rows["family"], strict=True))
+        yield (
+            "sensitivity",
+            lambda: _with_numbers(
+                sensitivity_numbers(suite_dir / "tuning.json", families),
+                "no setting that was tried has a held-out score.",
+                lambda numbers: draw_sensitivity(numbers, styles, title=title),
+            ),
+        )
     if not panels:
         yield "panels", _no_panels
     for task in dict.fromkeys(panel.task for panel in panels):
