@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,22 +13,30 @@ from rich.console import Console
 from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, CacheDir, DataRoot, Json, Quiet, Results, Weights, show_rows
 
 
+class Layout(StrEnum):
+    """Layouts that can be rendered."""
+
+    pascal_context = "pascal_context"
+    nyud = "nyud"
+
+
 def synthesize(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory for the PASCAL_MT tree.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory for the tree.")],
     train: Annotated[int, typer.Option(help="Training images.", min=1)] = 400,
     val: Annotated[int, typer.Option(help="Validation images.", min=1)] = 150,
     size: Annotated[int, typer.Option(help="Longer side of an image, pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed: the same seed gives the same bytes.", min=0)] = 0,
+    layout: Annotated[Layout, typer.Option(help="PASCAL_MT, or NYUD_MT: indoor scenes with depth.")] = Layout.pascal_context,
     processes: Annotated[int, typer.Option(help="Processes that render; their number changes nothing else.", min=1)] = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Render a synthetic data set in the PASCAL_MT layout and print its content hash."""
+    """Render a synthetic data set in the layout of PASCAL_MT or NYUD_MT and print its content hash."""
     from rich.progress import track
 
     from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 
     steps = iter(track(range(train + val), description="rendering", console=Console(stderr=True, quiet=quiet)))
-    config = SyntheticConfig(n_train=train, n_val=val, size=size, seed=seed)
+    config = SyntheticConfig(n_train=train, n_val=val, size=size, seed=seed, layout=layout.value)
     digest = write_pascal_mt(directory, config, processes=processes, progress=lambda done, total: next(steps, None))
     print(f"{digest}  {directory}")
 
