@@ -65,6 +65,40 @@ def cache(
     show_rows(rows, as_json)
 
 
+def describe(
+    data_root: Annotated[Path, typer.Argument(metavar="DIR", help="A PASCAL_MT or NYUD_MT directory, read only.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of what is written.", metavar="DIR")] = None,
+    images: Annotated[int | None, typer.Option(help="Read at most this many a split, evenly spaced; by default all.", min=1)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a data set's statistics, charts and a contact sheet: class and part frequencies, sizes, shares of saliency and void."""
+    from rich.progress import Progress
+
+    from bench.data.describe import describe as describe_tree
+
+    out = out or DEFAULT_RESULTS / "data" / f"{data_root.resolve().name}-described"
+    with Progress(console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        files = describe_tree(data_root, out, most=images, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    for file in files:
+        print(file)
+
+
+def held_out(
+    data_root: Annotated[Path, typer.Argument(metavar="DIR", help="A PASCAL_MT or NYUD_MT directory, read only.")],
+    fraction: Annotated[float, typer.Option(help="Share of the training images to hold out.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Print the training ids that are held out for tuning, drawn by class and written down under the results."""
+    from bench.config import HeldOutConfig
+    from bench.data.roots import HELD_OUT, open_split
+
+    held = HeldOutConfig(fraction=fraction, seed=seed)
+    for name in open_split(data_root, HELD_OUT, ("semseg",), held_out=held, store=results / "data").ids:
+        print(name)
+
+
 def doctor(
     data_root: DataRoot = None,
     weights: Weights = None,
