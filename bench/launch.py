@@ -1,9 +1,10 @@
 """From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run` and `plan` do."""
 
+import contextlib
 import fnmatch
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,13 @@ from bench import provenance
 from bench.config import ConfigError, DataConfig, TrialConfig
 from bench.data.layout import LAYOUTS, fingerprint, layout_of, read_split
 from bench.data.roots import ensure_synthetic, open_split
+from bench.errors import SuiteError
 from bench.ledger import ledger
 from bench.model.backbone import WeightsError, build_backbone
 from bench.plan import estimate_trial_seconds, missing, missing_profiles, write_plan
 from bench.prepare import prepare_trials
 from bench.profile import profile_id
-from bench.record import read_record
+from bench.record import read_record, write_atomically
 from bench.suites import Suite
 from bench.sweep.jobs import Limits
 from bench.sweep.lock import only_launch
@@ -96,7 +98,6 @@ def launch_suite(
         to_do = missing(chosen, suite_dir, **rules) if accuracy else []
         to_profile = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
         prepare_weights(to_do or to_profile, weights_file)
-        write_plan(suite, suite_dir, command)
         cache_dir = (cache_dir or suite_dir.parent / CACHE_FOLDER).resolve()
         prepare_trials(to_do or to_profile, cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
@@ -117,11 +118,26 @@ def launch_suite(
             id=launch_id,
             git=provenance.git_state(),
         )
-        if to_do or to_profile:
-            place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
+        with new_plan(suite, suite_dir, command, to_do):
+            if to_do or to_profile:
+                place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
     if not accuracy:
         return summarize({profile_id(trial) for trial in chosen}, suite_dir / "profiles", verbose=verbose)
     return summarize([trial.run_id for trial in chosen], suite_dir / "records", verbose=verbose)
+
+
+@contextlib.contextmanager
+def new_plan(suite: Suite, suite_dir: Path, command: str, to_do: list[TrialConfig]) -> Iterator[None]:
+    """Write the plan; where the launch is refused before a trial of it ran, the former plan, which the records belong to, comes back."""
+    file = suite_dir / "plan.json"
+    former = file.read_text(encoding="utf-8") if file.exists() else None
+    write_plan(suite, suite_dir, command)
+    try:
+        yield
+    except SuiteError:
+        if former is not None and not any((suite_dir / "records" / f"{trial.run_id}.json").exists() for trial in to_do):
+            write_atomically(file, former)
+        raise
 
 
 def default_workers() -> int:

@@ -14,6 +14,8 @@ RESULT_SOURCES = (
     "bench/config.py",
     "bench/tasks.py",
     "bench/trial.py",
+    "bench/outcome.py",
+    "bench/profile.py",
     "bench/assets",
     "bench/data",
     "bench/model",

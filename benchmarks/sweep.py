@@ -140,7 +140,8 @@ def markdown(report: dict) -> str:
         [
             *lines,
             "",
-            "Slot seconds: wall-clock seconds of one slot; on Ray with a new Tuner every 500 trials. What a real trial loads itself is not in it.",
+            "Slot seconds: wall-clock seconds of one slot; on Ray with a new Tuner every 500 trials. "
+            "What a real trial loads itself is not in it.",
             "",
         ]
     )

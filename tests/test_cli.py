@@ -9,7 +9,10 @@ import torch
 from pascal_tree import write_tree
 
 from bench.cli import main, options
+from bench.errors import SuiteError
+from bench.launch import new_plan
 from bench.model.backbone import build_backbone
+from bench.suites import load
 from methods import METHODS
 
 
@@ -128,3 +131,29 @@ def test_pascal_suite_asks_for_its_data(cli, tmp_path: Path):
     code, _, err = cli("run", "pascal", "--results", str(tmp_path))
     assert code == 2
     assert "--data-root" in err
+
+
+def test_a_refused_launch_keeps_the_plan_that_the_records_belong_to(tmp_path: Path):
+    plan = tmp_path / "smoke" / "plan.json"
+    plan.parent.mkdir()
+    plan.write_text("former")
+    suite = load("smoke")
+
+    def refuse() -> None:
+        with new_plan(suite, plan.parent, "run", suite.trials):
+            assert plan.read_text() != "former"
+            raise SuiteError("no room")
+
+    with pytest.raises(SuiteError, match="no room"):
+        refuse()
+    assert plan.read_text() == "former"
+    with new_plan(suite, plan.parent, "run", suite.trials):
+        pass
+    assert plan.read_text() != "former"
+
+
+@pytest.mark.parametrize("seeds", ["-1", "0,x", "", "1.5"])
+def test_seeds_are_whole_numbers_from_zero_on(cli, seeds: str):
+    code, _, err = cli("plan", "smoke", f"--seeds={seeds}")
+    assert code == 2
+    assert "--seeds takes whole numbers from 0 on" in err

@@ -1,17 +1,23 @@
 """The doctor must find what is wrong with a machine, a data root or a weights file, and never raise."""
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
+from nyud_tree import write_nyud_tree
 from pascal_tree import SPLITS, write_parts, write_tree
 from PIL import Image
 from safetensors.torch import save_file
 
 from bench.data import doctor
 from bench.data.doctor import Finding, check_data_root, check_weights, diagnose
+from bench.data.doctor_tree import SHOWN
+from bench.data.layout import PASCAL_MT, find_files
+from bench.data.scan import scan
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 
 
@@ -53,7 +59,7 @@ def test_a_complete_tree_is_read_and_nothing_fails(tree: Path) -> None:
     findings = check_data_root(tree)
     assert not by_subject(findings, "fail")
     assert by_subject(findings)["train normals"].message.startswith("3 of 3 files")
-    assert "3 evenly spaced images read in full" in by_subject(findings)["train sample"].message
+    assert "3 images read in full" in by_subject(findings)["train content"].message
     assert "5105" in by_subject(findings, "warn")["split val"].message
 
 
@@ -64,7 +70,7 @@ def test_a_rendered_tree_passes_and_its_counts_are_no_warning(tmp_path: Path) ->
     assert findings["split train"] == Finding("split train", "ok", "6 images (rendered data set)")
 
 
-def test_a_task_without_any_label_in_the_sample_is_a_warning(tree: Path) -> None:
+def test_a_task_without_any_label_is_a_warning(tree: Path) -> None:
     warned = [f.message for f in check_data_root(tree) if f.status == "warn"]
     assert "none of the 2 images has a labelled pixel for human_parts" in warned
 
@@ -76,7 +82,7 @@ def test_a_broken_mirror_without_normals_and_saliency_is_recognised(tree: Path) 
     failed = by_subject(findings, "fail")
     assert set(failed) == {"train saliency", "val saliency", "train normals", "val normals"}
     assert all("mirrors" in f.remedy for f in failed.values())
-    assert by_subject(findings, "ok")["train sample"].message.endswith("semseg, human_parts")
+    assert by_subject(findings, "ok")["train content"].message.endswith("semseg, human_parts, edges")
 
 
 def test_missing_files_are_counted_and_named(tree: Path) -> None:
@@ -86,7 +92,7 @@ def test_missing_files_are_counted_and_named(tree: Path) -> None:
     assert "2008_000003" in finding.message
 
 
-def test_unreadable_missized_and_out_of_range_files_of_the_sample_are_found(tree: Path) -> None:
+def test_unreadable_missized_and_out_of_range_files_are_found(tree: Path) -> None:
     (tree / "JPEGImages/2008_000001.jpg").write_bytes(b"no image")
     Image.fromarray(np.full((33, 20), 99, np.uint8)).save(tree / "semseg/pascal-context/2008_000003.png")
     write_parts(tree / "human_parts/2008_000005.mat", [("person", 15, np.ones((2, 2)), [("head", np.ones((2, 2)))])])
@@ -105,7 +111,7 @@ def test_a_missing_or_empty_split_fails_and_the_other_is_still_checked(tree: Pat
     (tree / "ImageSets/Context/train.txt").write_text("")
     findings = check_data_root(tree)
     assert set(by_subject(findings, "fail")) == {"split train"}
-    assert "val sample" in by_subject(findings)
+    assert "val content" in by_subject(findings)
 
 
 def test_the_folder_above_the_data_root_is_recognised(tree: Path) -> None:
@@ -151,3 +157,54 @@ def test_bad_weights_fail_with_a_remedy_and_run_nothing(tmp_path: Path, name: st
     assert finding.status == "fail"
     assert finding.remedy
     assert "executed" not in capsys.readouterr().out
+
+
+def test_every_file_of_a_large_tree_is_read_and_the_list_is_complete(tree: Path, tmp_path: Path) -> None:
+    names = [f"copy_{i:03}" for i in range(40)]
+    for path in list(tree.rglob("2008_000003.*")):
+        for name in names:
+            shutil.copy(path, path.with_name(name + path.suffix))
+    (tree / "ImageSets/Context/train.txt").write_text("\n".join(names))
+    for name in names[::2]:
+        file = tree / f"JPEGImages/{name}.jpg"
+        file.write_bytes(file.read_bytes()[:-30])  # truncated at its very end
+    seen = []
+    findings = check_data_root(
+        tree, start=lambda total: seen.append(total) or (lambda done: seen.append(done)), problems=tmp_path / "all.txt"
+    )
+    failed = [f.message for f in findings if f.subject == "train content" and f.status == "fail"]
+    assert seen == [42] + [1] * 42
+    assert len(failed) == SHOWN + 1
+    assert failed[-1] == "and 10 broken files more, 20 in all"
+    assert [line.split("\t")[1] for line in (tmp_path / "all.txt").read_text().splitlines()] == ["image"] * 20
+    assert not [path for path in tree.rglob("*") if path.name == "all.txt"]
+
+
+def test_a_label_map_out_of_range_is_found_and_void_is_told(tree: Path) -> None:
+    scipy.io.savemat(tree / "pascal-context/trainval/2008_000002.mat", {"LabelMap": np.full((25, 25), 460, np.uint16)})
+    findings = by_subject(check_data_root(tree))
+    assert "2008_000002.mat holds the value 460" in findings["val content"].message
+    assert re.match(r"\d+\.\d % of the pixels", findings["train void"].message)
+
+
+def test_processes_find_what_one_finds(tree: Path) -> None:
+    ids = ["2008_000001", "2008_000003"]
+    (tree / "sal_distill/2008_000003.png").write_bytes(b"")
+    files = {m: find_files(tree, kind, ids) for m, kind in PASCAL_MT.modalities.items()}
+    images = [{m: paths[name] for m, paths in files.items()} for name in ids]
+    assert scan(PASCAL_MT, images, lambda done: None, 2) == scan(PASCAL_MT, images, lambda done: None, 1)
+
+
+def test_a_nyud_tree_is_recognised_and_its_defects_are_found(tmp_path: Path) -> None:
+    root = write_nyud_tree(tmp_path / "NYUD_MT")
+    findings = by_subject(check_data_root(root))
+    assert findings["data root"].message.startswith("NYUD_MT layout (NYUD-v2)")
+    assert "795" in findings["split train"].message
+    assert findings["train content"].message == "2 images read in full: semseg, normals, depth, edges"
+    np.save(root / "depth/0003.npy", np.zeros((26, 30)))
+    (root / "edge/0001.npy").write_bytes(b"\x93NUMPY")
+    shutil.rmtree(root / "normals")
+    findings = check_data_root(root)
+    assert "edge/0001.npy" in by_subject(findings, "fail")["train content"].message
+    assert "NYUD_MT.tgz" in by_subject(findings, "fail")["val normals"].remedy
+    assert "depth" in by_subject(findings, "warn")["val depth"].message

@@ -10,9 +10,13 @@ import pytest
 from nyud_tree import NYUD_SIZES, NYUD_SPLITS, arrays_of, write_nyud_tree
 from PIL import Image
 
+from bench.data.doctor_tree import check_data_root
 from bench.data.layout import DataError, fingerprint, layout_of
 from bench.data.nyud import NYUD
 from bench.data.roots import open_split
+from bench.data.synthetic import SyntheticConfig, content_hash, write_pascal_mt
+from bench.errors import SuiteError
+from bench.tasks import NYUD_TASKS
 
 
 @pytest.fixture
@@ -133,3 +137,40 @@ def test_missing_files_are_counted(tree: Path):
     with pytest.raises(DataError, match=r"depth: 1 of 2 files missing, path depth/ID\.npy, ids 0001"):
         NYUD(tree, "train")
     assert len(NYUD(tree, "train", ["normals"])) == 2
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("rendered") / "NYUD_MT"
+    write_pascal_mt(root, SyntheticConfig(n_train=8, n_val=3, size=64, seed=2, layout="nyud"))
+    return root
+
+
+def test_a_rendered_tree_holds_indoor_scenes_with_depth(rendered: Path):
+    samples = [sample for split in ("train", "val") for sample in (open_split(rendered, split, NYUD_TASKS)[i] for i in range(3))]
+    assert (len(open_split(rendered, "train", NYUD_TASKS)), len(open_split(rendered, "val", NYUD_TASKS))) == (8, 3)
+    for sample in samples:
+        valid = sample["depth"] > 0
+        assert sample["image"].shape == (48, 64, 3)
+        assert valid.mean() > 0.5
+        assert sample["depth"].max() <= 10
+        assert (sample["normals"].any(axis=2) == valid).all()
+        assert 0 < sample["edges"].mean() < 0.4
+    assert len(set(np.concatenate([sample["semseg"].ravel() for sample in samples]).tolist()) - {255}) >= 4
+    assert not [finding for finding in check_data_root(rendered) if finding.status == "fail"]
+
+
+def test_rendered_depth_and_normals_belong_together(rendered: Path):
+    # Walls and floors are planes: neighbouring pixels of one normal have points in the plane across it.
+    sample = open_split(rendered, "train", NYUD_TASKS)[0]
+    same = (np.abs(np.diff(sample["normals"], axis=1)).sum(axis=2) < 1e-4) & (sample["depth"][:, 1:] > 0) & (sample["depth"][:, :-1] > 0)
+    assert same.sum() > 200
+    flat = np.abs(np.diff(sample["depth"], axis=1)) / sample["depth"][:, 1:]
+    assert np.median(flat[same]) < 0.1
+
+
+def test_the_same_seed_renders_the_same_nyud_tree_with_any_number_of_processes(rendered: Path, tmp_path: Path):
+    digest = write_pascal_mt(tmp_path / "again", SyntheticConfig(n_train=8, n_val=3, size=64, seed=2, layout="nyud"), processes=2)
+    assert digest == content_hash(rendered)
+    with pytest.raises(SuiteError, match="allowed are pascal_context, nyud"):
+        SyntheticConfig(layout="kitti")

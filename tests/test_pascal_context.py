@@ -1,5 +1,6 @@
 """The reader against trees that this file writes itself, with PIL and scipy, in the layout of PASCAL_MT."""
 
+import ast
 import json
 import os
 import shutil
@@ -331,3 +332,27 @@ def test_a_rendered_tree_is_read_in_full(tmp_path: Path) -> None:
     assert 0.1 < np.mean([sample["normals"].any(-1).mean() for sample in samples]) < 1
     assert json.loads((root / "synthetic.json").read_text())["content_hash"] == content_hash
     assert len(fingerprint(root)) == 64
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+def test_a_root_that_cannot_be_written_with_spaces_in_its_path_is_read(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "my data, 2024" / "PASCAL_MT")
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        for task in (*TASK_NAMES, "edges"):
+            assert len(PascalContext(root, "train", [task])) == 3
+        assert sorted(PascalContext(root, "val", ["edges"])[0]) == ["edges", "id", "image"]
+    finally:
+        for path in [root, *root.rglob("*")]:
+            path.chmod(0o755)
+
+
+def test_no_code_is_loaded_with_data_or_weights() -> None:
+    repository = Path(__file__).parent.parent
+    for file in [*repository.glob("bench/**/*.py"), *repository.glob("methods/*.py"), *repository.glob("benchmarks/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                call, keywords = f"{node.func.value.id}.{node.func.attr}", {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert call != "torch.load" or keywords.get("weights_only") == "True", f"{file}:{node.lineno}"
+                assert call != "np.load" or keywords.get("allow_pickle", "False") == "False", f"{file}:{node.lineno}"

@@ -34,17 +34,21 @@ def made_tuning(plan: dict) -> dict:
     return {"budget": 4, "complete": True, "rows": rows}
 
 
-def test_the_curves_show_every_setting_against_the_choice():
+def test_the_curves_show_every_setting_against_the_choice(tmp_path: Path):
     suite = demo_like_suite()
     plan = suite.plan()
     rows = row_frame(plan, suite.records)
-    numbers = sensitivity_numbers(made_tuning(plan), rows)
+    tuning = made_tuning(plan)
+    tuning["rows"].append(tuning["rows"][0] | {"label": "not in the plan"})
+    (tmp_path / "tuning.json").write_text(json.dumps(tuning))
+    numbers = sensitivity_numbers(tmp_path / "tuning.json", dict(zip(rows["label"], rows["family"], strict=True)))
     assert set(numbers["dial"]) == {"peak_lr", "scale"}
     assert len(numbers) == 4 * (len(plan["rows"]) + 3)  # three rows of LoRA have a second dial
     one = numbers[(numbers["row"] == "LoRA (r=4)") & (numbers["dial"] == "peak_lr")].set_index("value")
     assert one["below_best"][[1e-3, 1e-4, 3e-3]].tolist() == [0.0, -10.0, -50.0]
     assert one["below_best"].isna().tolist() == [False, False, False, True]
     assert one["chosen"].tolist() == [True, False, False, False]
+    assert sensitivity_numbers(tmp_path / "none.json", {}).empty
     figure = draw_sensitivity(numbers, {}, title="Made")
     assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"chosen", "diverged or failed"}
 

@@ -36,6 +36,8 @@ for command in (
 
 data_app = typer.Typer(help="Data sets.", context_settings=HELP, no_args_is_help=True)
 data_app.command()(data.synthesize)
+data_app.command()(data.describe)
+data_app.command()(data.held_out)
 data_app.command()(data.cache)
 app.add_typer(data_app, name="data")
 

@@ -1,6 +1,9 @@
 """Commands about data: synthesize; and the doctor."""
 
 import dataclasses
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,22 +13,30 @@ from rich.console import Console
 from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, CacheDir, DataRoot, Json, Quiet, Results, Weights, show_rows
 
 
+class Layout(StrEnum):
+    """Layouts that can be rendered."""
+
+    pascal_context = "pascal_context"
+    nyud = "nyud"
+
+
 def synthesize(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory for the PASCAL_MT tree.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory for the tree.")],
     train: Annotated[int, typer.Option(help="Training images.", min=1)] = 400,
     val: Annotated[int, typer.Option(help="Validation images.", min=1)] = 150,
     size: Annotated[int, typer.Option(help="Longer side of an image, pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed: the same seed gives the same bytes.", min=0)] = 0,
+    layout: Annotated[Layout, typer.Option(help="PASCAL_MT, or NYUD_MT: indoor scenes with depth.")] = Layout.pascal_context,
     processes: Annotated[int, typer.Option(help="Processes that render; their number changes nothing else.", min=1)] = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Render a synthetic data set in the PASCAL_MT layout and print its content hash."""
+    """Render a synthetic data set in the layout of PASCAL_MT or NYUD_MT and print its content hash."""
     from rich.progress import track
 
     from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 
     steps = iter(track(range(train + val), description="rendering", console=Console(stderr=True, quiet=quiet)))
-    config = SyntheticConfig(n_train=train, n_val=val, size=size, seed=seed)
+    config = SyntheticConfig(n_train=train, n_val=val, size=size, seed=seed, layout=layout.value)
     digest = write_pascal_mt(directory, config, processes=processes, progress=lambda done, total: next(steps, None))
     print(f"{digest}  {directory}")
 
@@ -54,12 +65,59 @@ def cache(
     show_rows(rows, as_json)
 
 
-def doctor(data_root: DataRoot = None, weights: Weights = None, as_json: Json = False) -> None:
-    """Check environment, data set, weights and GPUs: what is fine, what is not, what to do."""
+def describe(
+    data_root: Annotated[Path, typer.Argument(metavar="DIR", help="A PASCAL_MT or NYUD_MT directory, read only.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of what is written.", metavar="DIR")] = None,
+    images: Annotated[int | None, typer.Option(help="Read at most this many a split, evenly spaced; by default all.", min=1)] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a data set's statistics, charts and a contact sheet: class and part frequencies, sizes, shares of saliency and void."""
+    from rich.progress import Progress
+
+    from bench.data.describe import describe as describe_tree
+
+    out = out or DEFAULT_RESULTS / "data" / f"{data_root.resolve().name}-described"
+    with Progress(console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        files = describe_tree(data_root, out, most=images, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    for file in files:
+        print(file)
+
+
+def held_out(
+    data_root: Annotated[Path, typer.Argument(metavar="DIR", help="A PASCAL_MT or NYUD_MT directory, read only.")],
+    fraction: Annotated[float, typer.Option(help="Share of the training images to hold out.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Print the training ids that are held out for tuning, drawn by class and written down under the results."""
+    from bench.config import HeldOutConfig
+    from bench.data.roots import HELD_OUT, open_split
+
+    held = HeldOutConfig(fraction=fraction, seed=seed)
+    for name in open_split(data_root, HELD_OUT, ("semseg",), held_out=held, store=results / "data").ids:
+        print(name)
+
+
+def doctor(
+    data_root: DataRoot = None,
+    weights: Weights = None,
+    problems: Annotated[Path | None, typer.Option(help="Write every missing or broken file to this text file.", metavar="FILE")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check environment, data set, weights and GPUs: what is fine, what is not, what to do. Every file of a data set is read."""
+    from rich.progress import Progress
+
     from bench.data.doctor import Finding, diagnose
     from bench.pretrain import check_kept
 
-    found = [*diagnose(data_root, weights), check_kept()]
+    with Progress(console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+
+        def start(total: int) -> Callable[[int], None]:
+            return partial(bar.advance, bar.add_task("reading", total=total))
+
+        found = [*diagnose(data_root, weights, start=start, problems=problems), check_kept()]
     if data_root is None:
         text = "none given: demo, smoke and pretraining render theirs, the other suites read a PASCAL_MT directory"
         found.append(Finding("data set", "ok", text, "check one with --data-root DIR"))

@@ -69,10 +69,10 @@ def load_suite(name: str, data_root: Path | None, seeds: str | None, weights: Pa
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds of a list such as "0,1,2"."""
-    try:
-        return tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
-    except ValueError:
-        raise typer.BadParameter(f"--seeds takes numbers separated by commas, for instance 0,1,2; got {text!r}") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise typer.BadParameter(f"--seeds takes whole numbers from 0 on, separated by commas, for instance 0,1,2; got {text!r}")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def slots_of(address: str | None, gpus: str | None, cpus: int | None, leave_out: bool) -> Any:

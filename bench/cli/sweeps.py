@@ -115,8 +115,8 @@ def run(
     except KeyboardInterrupt:
         Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
-    if outcome.ok and not quiet:
-        print_report(results / suite, keep_current=True)
+    if outcome.ok:
+        print_report(results / suite, quiet=quiet, keep_current=True)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 
 

@@ -5,10 +5,13 @@ in one `style`, `panels` reads the pictures that trials kept, `summary` joins it
 traces to records; nothing is stored that they do not give.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from bench.record import RecordError, load_records, read_plan, write_atomically
 from bench.report.evidence import FILES as EVIDENCE
@@ -68,8 +71,7 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
         raise RecordError(f"{suite_dir}:{mark}. Run `run_suite.py run {plan['suite']}`, or report without --strict.")
     published = against_published_reference if is_comparable(plan, records) else None
     rows = row_frame(plan, records, suite_dir / "records", published=published)
-    tuning = _tuning(suite_dir)
-    notes = footnotes(plan, records, rows, tuning=tuning if plan.get("tuned") else None)
+    notes = footnotes(plan, records, rows, tuning=_tuning(suite_dir) if plan.get("tuned") else None)
     table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=notes)
     contents: dict[str, str | bytes] = {
         "table.csv": to_csv(rows),
@@ -80,11 +82,13 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     if keep_current and _is_current(suite_dir, contents):
         present = [name for name in (*contents, "summary.md", PAGE, *figure_files()) if (suite_dir / name).exists()]
         return Report(files={name: suite_dir / name for name in present}, table=table, not_drawn=(), complete=not mark)
-    drawn = make_figures(plan, own, rows, title=plan["title"] + mark, directory=suite_dir / "records", tuning=tuning)
+    drawn = make_figures(plan, own, rows, title=plan["title"] + mark, directory=suite_dir / "records")
     contents |= drawn.files
     pictures = [f"{name}.png" for name in drawn.names]
     said = findings(rows, tasks)
-    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said)
+    answers = contents.get("claims.csv", "").strip()
+    claims = pd.read_csv(io.StringIO(answers)) if answers else None
+    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, claims=claims)
     more = [str(contents[name]).replace("# ", "## ", 1) for name in ("claims.md", "published.md", "audit.md") if name in contents]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn, more=more)
     for name in (*figure_files(), *EVIDENCE):

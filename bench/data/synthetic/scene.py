@@ -76,9 +76,9 @@ class Item:
         return Footprint(x=float(self.position[0]), z=float(self.position[2]), radius=radius, height=float(self.position[1] + high[1]))
 
 
-def draw_classes(rng: np.random.Generator) -> tuple[str, list[int]]:
-    """Draw the setting and the classes of one to five objects, the main one first; about half of the scenes hold a person."""
-    setting = str(rng.choice(tuple(SETTINGS), p=_SETTING_SHARES))
+def draw_classes(rng: np.random.Generator, setting: str | None = None) -> tuple[str, list[int]]:
+    """Draw the setting, unless it is given, and the classes of one to five objects, the main one first; half hold a person."""
+    setting = setting or str(rng.choice(tuple(SETTINGS), p=_SETTING_SHARES))
     choices = SETTINGS[setting]
     count = int(rng.choice((1, 2, 3, 4, 5), p=(0.3, 0.28, 0.2, 0.13, 0.09)))
     person_share = 0.0 if setting == "water" else _PERSON_SHARE  # nobody walks on water
@@ -199,41 +199,42 @@ def label_scene(
     )
 
 
-def render_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
+def render_scene(rng: np.random.Generator, height: int, width: int, *, setting: str | None = None) -> Scene:
     """Sample and render one scene.
 
     Args:
         rng: Source of everything.
         height: Rows of the image.
         width: Columns of the image.
+        setting: A key of SETTINGS; drawn where None.
 
     Returns:
         Image and labels; at least one object is visible.
     """
     camera = Camera(height=height, width=width, focal=max(height, width) * rng.uniform(0.9, 1.5))
-    setting, classes = draw_classes(rng)
-    items = place_items(rng, classes, setting, camera)
+    drawn, classes = draw_classes(rng, setting)
+    items = place_items(rng, classes, drawn, camera)
     world_to_camera, eye = _look(rng, items[0])
     footprints = [item.footprint() for item in items]
-    if setting == "indoor":
+    if drawn == "indoor":
         pieces = _supports(rng, items) + room(rng, footprints, eye)
     else:
-        pieces = landscape(rng, footprints, water=setting == "water", street=setting == "street")
+        pieces = landscape(rng, footprints, water=drawn == "water", street=drawn == "street")
     origin = np.array([0.0, eye, 0.0])
     placed = [
         Placed(model=model, rotation=world_to_camera @ rotation, position=world_to_camera @ (position - origin))
         for model, rotation, position in [(item.model, turn(yaw=item.yaw), item.position) for item in items]
         + [(piece.model, piece.rotation, piece.position) for piece in pieces]
     ]
-    light = _light(rng, world_to_camera, setting == "indoor")
+    light = _light(rng, world_to_camera, drawn == "indoor")
     shadows = [
         (world_to_camera @ (item.position * (1, 0, 1) - origin), 0.9 * footprint.radius)
         for item, footprint in zip(items, footprints, strict=True)
-        if item.position[1] < 0.1 or setting == "indoor"
+        if item.position[1] < 0.1 or drawn == "indoor"
     ]
 
     def image_of(hits: Hits) -> np.ndarray:
         return expose(shade(placed, hits, camera, light, shadows), light.noise, rng.uniform(0, 0.2), rng)
 
     scene = label_scene(placed, items, [piece.name for piece in pieces], camera, image_of)
-    return scene if scene.instances else render_scene(rng, height, width)
+    return scene if scene.instances else render_scene(rng, height, width, setting=setting)

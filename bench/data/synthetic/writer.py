@@ -1,4 +1,4 @@
-"""Writes rendered scenes to disk as PASCAL_MT, the layout that the reader of the real data set expects.
+"""Writes rendered scenes to disk as PASCAL_MT or NYUD_MT, the layouts that the readers of the real data sets expect.
 
 Image i of a split depends only on (seed, split, i), not on the number of processes or the size of the split. Time stamps and orders are
 fixed: the same seed gives the same bytes with the same versions of numpy, Pillow and zlib.
@@ -22,6 +22,7 @@ import scipy.io
 from PIL import Image
 
 from bench.data.identity import LATER
+from bench.data.synthetic import nyud
 from bench.data.synthetic.labels import Instance
 from bench.data.synthetic.scene import Scene, render_scene
 from bench.errors import SuiteError
@@ -149,12 +150,37 @@ def write_image(task: tuple[str, int], *, root: str, size: int, seed: int) -> tu
     return identifier, [instance.class_id for instance in scene.instances]
 
 
+def write_nyud_image(task: tuple[str, int], *, root: str, size: int, seed: int) -> tuple[str, list[int]]:
+    """Render and write image `task` = (split, number) of NYUD_MT, 4 : 3; return its id and the VOC class of each object."""
+    split, number = task
+    rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    identifier = f"{2 * number + SPLITS.index(split) + 1:04d}"
+    scene = render_scene(rng, round(0.75 * size), size, setting="indoor")
+    labels = nyud.labels_of(scene)
+    content = {f"images/{identifier}.jpg": _image_bytes(scene.image, form="JPEG", quality=90)}
+    content[f"segmentation/{identifier}.png"] = _image_bytes(labels.pop("segmentation"))
+    content |= {f"{folder}/{identifier}.npy": nyud.array_bytes(array) for folder, array in labels.items()}
+    for path, file in content.items():
+        Path(root, path).write_bytes(file)
+    return identifier, [instance.class_id for instance in scene.instances]
+
+
+def _write_splits(root: Path, layout: str, annotated: dict[str, dict[str, list[int]]]) -> None:
+    """Write the split files, and for PASCAL_MT the classes of the annotated objects."""
+    for split, classes in annotated.items():
+        folder = "gt_sets" if layout == "nyud" else "ImageSets/Context"
+        (root / folder / f"{split}.txt").write_text("".join(f"{identifier}\n" for identifier in classes))
+        if layout == "pascal_context":
+            (root / "ImageSets/Parts" / f"{split}.txt").write_text(json.dumps(classes))
+
+
 def _write_images(
     root: Path, config: SyntheticConfig, processes: int, progress: Callable[[int, int], None] | None
 ) -> dict[str, dict[str, list[int]]]:
     """Write all images and return the annotated classes per split and id."""
     tasks = [(split, number) for split, count in zip(SPLITS, (config.n_train, config.n_val), strict=True) for number in range(count)]
-    write = partial(write_image, root=str(root), size=config.size, seed=config.seed)
+    write_one = write_nyud_image if config.layout == "nyud" else write_image
+    write = partial(write_one, root=str(root), size=config.size, seed=config.seed)
     annotated: dict[str, dict[str, list[int]]] = {split: {} for split in SPLITS}
 
     def collect(results) -> None:
@@ -187,7 +213,7 @@ def content_hash(root: Path) -> str:
 
 
 def write_pascal_mt(root: Path, config: SyntheticConfig, processes: int = 1, progress: Callable[[int, int], None] | None = None) -> str:
-    """Render the whole data set into a new directory; it appears at once when complete, or not at all.
+    """Render the whole data set, in the layout of `config`, into a new directory; it appears at once when complete, or not at all.
 
     Args:
         root: Directory to make; it must not exist or be empty.
@@ -210,12 +236,10 @@ def write_pascal_mt(root: Path, config: SyntheticConfig, processes: int = 1, pro
     root.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", suffix=".unfinished", dir=root.parent))
     try:
-        for folder in _FOLDERS:
+        for folder in nyud.FOLDERS if config.layout == "nyud" else _FOLDERS:
             (unfinished / folder).mkdir(parents=True)
         annotated = _write_images(unfinished, config, processes, progress)
-        for split, classes in annotated.items():
-            (unfinished / "ImageSets/Context" / f"{split}.txt").write_text("".join(f"{identifier}\n" for identifier in classes))
-            (unfinished / "ImageSets/Parts" / f"{split}.txt").write_text(json.dumps(classes))
+        _write_splits(unfinished, config.layout, annotated)
         digest = content_hash(unfinished)
         manifest = {"config": asdict(config), "content_hash": digest, "renderer_version": RENDERER_VERSION}
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

@@ -62,9 +62,7 @@ def make_page(
         title=table.title,
         facts=facts(plan, records, rows),
         findings=findings,
-        claims=None
-        if claims is None or claims.empty
-        else {"heads": list(claims.columns), "lines": claims.fillna("").astype(str).values.tolist()},
+        claims=None if claims is None or claims.empty else _claims(claims),
         heads=[_head(name) for name in table.cells.columns],
         lines=_lines(table, rows),
         footnotes=table.footnotes,
@@ -77,6 +75,20 @@ def make_page(
         plotly=plotly_packed(),
         data=packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()),
     )
+
+
+def _claims(claims: pd.DataFrame) -> dict[str, list]:
+    """Return claims for the template; numbers with three significant digits."""
+
+    def text(value: object) -> str:
+        if pd.isna(value):
+            return ""
+        return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, float) else str(value)
+
+    return {
+        "heads": [str(name).replace("_", " ").capitalize() for name in claims.columns],
+        "lines": [[text(value) for value in line] for line in claims.itertuples(index=False)],
+    }
 
 
 def _head(name: str) -> dict[str, str]:

@@ -13,6 +13,9 @@ from bench.tasks import TASKS
 _DROPPED = ("--only", "--rerun", "--results", "--address")
 """Options of the launch that do not belong into the command that runs one row again elsewhere."""
 
+_VALUES_AT_MOST = 6
+"""Values of a dial that are listed one by one."""
+
 
 def facts(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Return the questions of a reader with their answers; an answer that starts with "$ " is a command.
@@ -36,7 +39,10 @@ def _compared(plan: Mapping, rows: pd.DataFrame) -> list[str]:
     for family, own in rows.groupby("family", sort=False):
         values = sorted(own["dial_value"].dropna().astype(float).unique())
         dial = own["dial"].iloc[0]
-        several = f" ({str(dial).replace('_', ' ')} {', '.join(f'{value:g}' for value in values)})" if len(values) > 1 else ""
+        listed = ", ".join(f"{value:g}" for value in values)
+        if len(values) > _VALUES_AT_MOST:
+            listed = f"{values[0]:g} to {values[-1]:g}, {len(values)} values"
+        several = f" ({str(dial).replace('_', ' ')} {listed})" if len(values) > 1 else ""
         names.append(f"{family}{several}" if several or len(own) > 1 else own["label"].iloc[0])
     shown = [TASKS[name] for name in plan_tasks(plan)]
     tasks = ", ".join(

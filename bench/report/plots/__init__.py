@@ -1,7 +1,6 @@
 """The figures of a report, each as PNG, PDF and the plotted numbers as CSV; a figure that cannot be drawn says why.
 
-One file a figure: `pareto`, `rank_curves`, `tasks` (bars and interference), `costs`, `training_curves`,
-`sensitivity`, `panels`; `labels` finds room for
+One file a figure: `pareto`, `rank_curves`, `tasks` (bars and interference), `costs`, `training_curves`, `panels`; `labels` finds room for
 text, `published` the points of papers. `bench.report.style` is what they share.
 """
 
@@ -37,7 +36,7 @@ CAPTIONS = {
     "interference": "Task interference: what sharing one model does to each task",
     "memory_parts": "What the memory of a training step consists of",
     "training_curves": "Training loss of every task",
-    "sensitivity": "Held-out score over the learning rate and the dials that were tuned",
+    "sensitivity": "What tuning tried: held-out score over each tuned dial",
 } | {f"panels_{task}": f"Predictions and errors on fixed validation images: {TASKS[task].title}" for task in TASKS}
 """Every figure that a report may hold, in order -> caption."""
 
@@ -70,9 +69,7 @@ def figure_files() -> list[str]:
     return [f"{name}.{suffix}" for name in CAPTIONS for suffix in SUFFIXES]
 
 
-def make_figures(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path, tuning: Mapping | None = None
-) -> Drawn:
+def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path) -> Drawn:
     """Draw every figure that the records allow.
 
     Args:
@@ -81,10 +78,9 @@ def make_figures(
         rows: As `bench.report.stats.row_frame` returns it.
         title: Title of every figure.
         directory: Where the records' panels lie.
-        tuning: What `tuning.json` holds, or None; there are no sensitivity curves then.
     """
     drawn = Drawn(panels=load_panels(plan, records, directory))
-    for name, make in _makers(plan, records, rows, title, drawn.panels, tuning):
+    for name, make in _makers(plan, records, rows, title, drawn.panels, directory.parent):
         try:
             figure, numbers = make()
         except NotDrawnError as reason:
@@ -97,7 +93,7 @@ def make_figures(
 
 
 def _makers(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], tuning: Mapping | None
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], suite_dir: Path
 ) -> Iterator[tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]]:
     """Yield each figure's name with the function that draws it and returns its numbers."""
     styles, tasks = family_styles(rows), plan_tasks(plan)
@@ -143,9 +139,16 @@ def _makers(
             lambda numbers: _with_seaborn(lambda: draw_training_curves(numbers, styles, title=title)),
         ),
     )
-    if tuning is not None:
-        numbers = sensitivity_numbers(tuning, rows)
-        yield "sensitivity", lambda: (draw_sensitivity(numbers, styles, title=title), numbers)
+    if (suite_dir / "tuning.json").exists():
+        families = dict(zip(rows["label"], rows["family"], strict=True))
+        yield (
+            "sensitivity",
+            lambda: _with_numbers(
+                sensitivity_numbers(suite_dir / "tuning.json", families),
+                "no setting that was tried has a held-out score.",
+                lambda numbers: draw_sensitivity(numbers, styles, title=title),
+            ),
+        )
     if not panels:
         yield "panels", _no_panels
     for task in dict.fromkeys(panel.task for panel in panels):

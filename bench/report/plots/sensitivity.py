@@ -4,7 +4,9 @@ One panel a method family and dial. A method whose curve is flat is forgiving; o
 far enough. Points of a row are joined where one dial alone was tuned: where several were, neighbours differ in the others as well.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -26,22 +28,25 @@ _TITLES = {"peak_lr": "Learning rate"}
 _COLUMN_NAMES = ("row", "family", "row_dial", "dial", "log", "value", "score", "below_best", "status", "scored_at_epoch", "chosen")
 
 
-def sensitivity_numbers(tuning: Mapping, rows: pd.DataFrame) -> pd.DataFrame:
+def sensitivity_numbers(path: Path, families: Mapping[str, str]) -> pd.DataFrame:
     """Return what the figure shows: one line a row, tuned dial and setting.
 
     Args:
-        tuning: What `tuning.json` holds.
-        rows: As `bench.report.stats.row_frame` returns it, for the families.
+        path: `tuning.json`.
+        families: Family per label of the plan's rows; rows of the tune that the plan lacks are left out.
 
     Returns:
         Columns row, family, row_dial (the row's own dial, which was not tuned, or missing), dial, log (whether its range is logarithmic),
-        value, score (on held-out images), below_best (score minus that of the row's choice), status, scored_at_epoch, chosen.
+        value, score (on held-out images), below_best (score minus that of the row's choice), status, scored_at_epoch, chosen. Empty where
+        there is no file, or no score in it.
     """
-    family_of = dict(zip(rows["label"], rows["family"], strict=True))
+    if not path.exists():
+        return pd.DataFrame()
+    entries = [entry for entry in json.loads(path.read_text(encoding="utf-8"))["rows"] if entry["label"] in families]
     lines = []
-    for entry in tuning["rows"]:
+    for entry in entries:
         chosen, method = entry["chosen"], entry["method"]
-        common = {"row": entry["label"], "family": family_of.get(entry["label"], method["title"]), "row_dial": method["dial_value"]}
+        common = {"row": entry["label"], "family": families[entry["label"]], "row_dial": method["dial_value"]}
         for dial, interval in entry["space"].items():
             for setting in entry["settings"]:
                 score = setting["score"]
@@ -49,7 +54,8 @@ def sensitivity_numbers(tuning: Mapping, rows: pd.DataFrame) -> pd.DataFrame:
                 line = common | {"dial": dial, "log": interval["log"], "value": setting["values"][dial], "score": score}
                 line |= {"below_best": below, "status": setting["status"], "scored_at_epoch": setting["scored_at_epoch"]}
                 lines.append(line | {"chosen": chosen is not None and setting["index"] == chosen["index"]})
-    return pd.DataFrame(lines, columns=list(_COLUMN_NAMES))
+    numbers = pd.DataFrame(lines, columns=list(_COLUMN_NAMES))
+    return numbers if numbers["score"].notna().any() else pd.DataFrame()
 
 
 def draw_sensitivity(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title: str) -> Figure:

@@ -1,0 +1,155 @@
+"""Say what a data set holds, in numbers and pictures: class and part frequencies, sizes, saliency, depth; and a contact sheet.
+
+Reads a tree of any layout, real or rendered, and writes Markdown, CSV and PNG into a directory of its own.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.data.contact_sheet import CLASS_NAMES, contact_sheet, spaced
+from bench.data.layout import SPLITS, DataError, layout_of
+from bench.data.reader import RawSplit
+from bench.data.roots import open_split
+from bench.record import write_atomically
+from bench.tasks import DATA_SETS, IGNORE, TASKS
+
+
+def describe(root: Path, out: Path, *, most: int | None = None, progress: Callable[[int, int], None] | None = None) -> list[Path]:
+    """Describe a data set.
+
+    Args:
+        root: Its directory; only read.
+        out: Directory of what is written: `README.md`, `classes.csv`, `images.csv`, `charts.png`, `contact_sheet.png`.
+        most: Read at most this many images a split, evenly spaced; None reads all.
+        progress: Called with images read and their number.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: Nothing can be read; `doctor` says what is wrong.
+    """
+    layout = layout_of(root)
+    splits = {split: open_split(root, split, tasks) for split in SPLITS if (tasks := readable(root, split))}
+    if not splits:
+        raise DataError(f"{root} holds no complete split; `run_suite.py doctor --data-root {root}` says what is missing")
+    picks = {split: spaced(len(data), most or len(data)) for split, data in splits.items()}
+    total, rows, classes = sum(map(len, picks.values())), [], []
+    for split, data in splits.items():
+        for index in picks[split]:
+            image, pixels = measured(data, index)
+            rows.append({"split": split} | image)
+            classes += [{"split": split} | line for line in pixels]
+            if progress is not None:
+                progress(len(rows), total)
+    images, counted = pd.DataFrame(rows), frequencies(pd.DataFrame(classes), layout.name)
+    first = next(iter(splits.values()))
+    written = {
+        "images.csv": images.to_csv(index=False),
+        "classes.csv": counted.to_csv(index=False),
+        "charts.png": charts(images, counted),
+        "contact_sheet.png": contact_sheet(first),
+        "README.md": summary(root, layout.data_set, splits, images, counted),
+    }
+    for name, content in written.items():
+        write_atomically(out / name, content)
+    return [out / name for name in written]
+
+
+def readable(root: Path, split: str) -> tuple[str, ...]:
+    """List the tasks whose files a split has in full; none where the split itself is missing."""
+    found = []
+    for task in DATA_SETS[layout_of(root).name]:
+        try:
+            open_split(root, split, (task,))
+        except DataError:
+            continue
+        found.append(task)
+    return tuple(found)
+
+
+def measured(data: RawSplit, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a line about an image, and one about each class that it shows (`task`, `class`, `pixels`, `share`)."""
+    sample = data[index]
+    height, width = sample["image"].shape[:2]
+    line: dict[str, Any] = {"id": sample["id"], "height": height, "width": width}
+    lines = []
+    for task in data.tasks:
+        kind, label = DATA_SETS[data.layout.name][task].label, sample[task]
+        if kind == "classes":
+            counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
+            line[f"{task}_labelled"] = 1 - counts[IGNORE] / label.size
+            lines += [{"task": task, "class": int(k), "pixels": int(counts[k])} for k in np.flatnonzero(counts[:IGNORE])]
+        elif kind == "binary":
+            line[f"{task}_share"] = float((label == 1).mean())
+        elif kind == "normals":
+            line["normals_labelled"] = float(label.any(axis=2).mean())
+        else:
+            valid = label > 0
+            line["depth_labelled"] = float(valid.mean())
+            line["depth_median_m"] = float(np.median(label[valid])) if valid.any() else None
+    return line, lines
+
+
+def frequencies(lines: pd.DataFrame, layout: str) -> pd.DataFrame:
+    """Sum the classes of all images: `task`, `class`, `name`, `images`, `pixels`, and their share of those labelled, percent."""
+    if lines.empty:
+        return pd.DataFrame(columns=["task", "class", "name", "images", "pixels", "percent"])
+    grouped = lines.groupby(["task", "class"], sort=True)["pixels"].agg(images="size", pixels="sum").reset_index()
+    names = [CLASS_NAMES[layout][task][k] for task, k in zip(grouped["task"], grouped["class"], strict=True)]
+    grouped.insert(2, "name", names)
+    grouped["percent"] = 100 * grouped["pixels"] / grouped.groupby("task")["pixels"].transform("sum")
+    return grouped
+
+
+def summary(root: Path, name: str, splits: dict[str, RawSplit], images: pd.DataFrame, classes: pd.DataFrame) -> str:
+    """Return the Markdown page."""
+    counts = pd.DataFrame(
+        [
+            {
+                "split": split,
+                "images": len(data),
+                "read": int((images["split"] == split).sum()),
+                "labels": ", ".join(data.tasks),
+            }
+            for split, data in splits.items()
+        ]
+    )
+    numbers = images.drop(columns=["id", "split"]).describe().T[["mean", "std", "min", "50%", "max"]]
+    parts = [f"# {name}: what is in `{root.name}`", counts.to_markdown(index=False), "## Images", numbers.to_markdown(floatfmt=".3g")]
+    parts += ["Shares are of an image's pixels, 0 to 1.", "![charts](charts.png)"]
+    for task, rows in sorted(classes.groupby("task"), key=lambda group: list(TASKS).index(group[0])):
+        table = rows.drop(columns="task").sort_values("pixels", ascending=False)
+        parts += [f"## {TASKS[task].title}", table.to_markdown(index=False, floatfmt=".2f")]
+    return "\n\n".join([*parts, "## Contact sheet", "![contact sheet](contact_sheet.png)"]) + "\n"
+
+
+def charts(images: pd.DataFrame, classes: pd.DataFrame) -> bytes:
+    """Draw class frequencies, sizes and shares as PNG."""
+    from matplotlib.figure import Figure
+
+    tasks = [task for task in TASKS if task in set(classes["task"])]
+    shares = [column for column in images if column.endswith(("_share", "_labelled"))][::-1]
+    longest = max([len(classes[classes["task"] == task]) for task in tasks], default=4)
+    figure = Figure(figsize=(5.2 * (len(tasks) + 1), max(4.5, 0.22 * longest + 1)), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(tasks) + 1, squeeze=False)[0]
+    for ax, task in zip(axes, tasks, strict=False):
+        rows = classes[(classes["task"] == task) & (classes["pixels"] > 0)].sort_values("pixels")
+        ax.barh(rows["name"], rows["percent"], color="#4477aa")
+        ax.set(xscale="log", xlabel="labelled pixels, % (log scale)", title=f"{TASKS[task].title}: frequency of classes")
+        ax.tick_params(axis="y", labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    means = [100 * float(images[column].mean()) for column in shares]
+    bars = axes[-1].barh([column.replace("_", " ") for column in shares], means, color="#ccbb44")
+    axes[-1].bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    title = f"{len(images)} images, median {images['width'].median():.0f} x {images['height'].median():.0f} pixels"
+    axes[-1].set(xlabel="mean share of an image's pixels, %", title=title, xlim=(0, 112))
+    axes[-1].spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,150 @@
+"""Read a data set's directory and say what is there, what is broken and what to do about it. Reads only."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.data.findings import Finding
+from bench.data.layout import MANIFEST, SPLITS, DataError, Layout, find_files, first, layout_of, read_split
+from bench.data.scan import ImageScan, scan
+from bench.tasks import DATA_SETS
+
+SHOWN = 10
+"""Broken files that are named one by one; the others are counted, and written to a file where one is asked for."""
+
+ORIGINAL = {
+    "pascal_context": "the original archive PASCAL_MT.tgz, described in the README of the ASTMT code (Maninis et al., arXiv 1904.08918)",
+    "nyud": "the original archive NYUD_MT.tgz, described in the README of the ASTMT code (Maninis et al., arXiv 1904.08918)",
+}
+_DISTILLED = ("normals", "saliency")
+
+
+def check_data_root(
+    root: Path, *, start: Callable[[int], Callable[[int], None]] | None = None, problems: Path | None = None
+) -> list[Finding]:
+    """Check the layout, the splits, every modality's files, and the content of every file.
+
+    Args:
+        root: The directory.
+        start: Called with the number of images before they are read; what it returns is called with 1 after each: a progress bar.
+        problems: Text file to which every broken or missing file is written, one a line.
+
+    Returns:
+        The findings; those with status "fail" stop a run.
+    """
+    try:
+        layout = layout_of(root)
+    except DataError as error:
+        return [Finding("data root", "fail", str(error), _nearer(root))]
+    findings, ids = [Finding("data root", "ok", f"{layout.title} layout ({layout.data_set}) in {root}")], {}
+    for split in SPLITS:
+        try:
+            ids[split] = read_split(root, split)
+        except DataError as error:
+            findings.append(Finding(f"split {split}", "fail", str(error), f"mend {layout.split_folder}/{split}.txt"))
+        else:
+            findings.append(_count(root, layout, split, len(ids[split])))
+    findings += _overlap(ids)
+    progress = (start or _no_bar)(sum(map(len, ids.values())))
+    lines: list[str] = []
+    for split, names in ids.items():
+        files, found, missing = _check_files(root, layout, split, names)
+        findings += found
+        lines += [f"{split}\t{modality}\tmissing\t{name}" for modality, absent in missing.items() for name in absent]
+        scans = scan(layout, [{m: paths[name] for m, paths in files.items()} for name in names], progress)
+        lines += [f"{split}\t{modality}\t{message}" for one in scans for modality, message in one.problems]
+        findings += _content(layout, split, scans, missing, problems)
+    if problems is not None:
+        problems.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        findings.append(Finding("list of problems", "ok", f"{len(lines)} lines in {problems}"))
+    return findings
+
+
+def _nearer(root: Path) -> str:
+    inside = sorted(p.parent for p in root.glob("*/gt_sets")) + sorted(p.parent.parent for p in root.glob("*/ImageSets/Context"))
+    return f"use --data-root {inside[0]}" if inside else "point --data-root at the folder that holds the split files and the images"
+
+
+def _no_bar(total: int) -> Callable[[int], None]:
+    return lambda done: None
+
+
+def _count(root: Path, layout: Layout, split: str, count: int) -> Finding:
+    expected = layout.counts[split]
+    if count == expected:
+        return Finding(f"split {split}", "ok", f"{count} images, as published")
+    if (root / MANIFEST).exists():
+        return Finding(f"split {split}", "ok", f"{count} images (rendered data set)")
+    remedy = "compare results only with runs on the same split"
+    return Finding(f"split {split}", "warn", f"{count} images; {layout.data_set}'s published split has {expected}", remedy)
+
+
+def _overlap(splits: Mapping[str, Sequence[str]]) -> list[Finding]:
+    if len(splits) < 2:
+        return []
+    both = sorted(set(splits["train"]) & set(splits["val"]))
+    if not both:
+        return [Finding("splits", "ok", "train and val share no image")]
+    return [Finding("splits", "fail", f"{len(both)} images are in train and val: {first(both)}", "take them out of one of the two lists")]
+
+
+def _check_files(
+    root: Path, layout: Layout, split: str, ids: Sequence[str]
+) -> tuple[dict[str, dict[str, str | None]], list[Finding], dict[str, list[str]]]:
+    """Count the files of every modality. Returns the files, the findings, and the ids that lack a file, by modality."""
+    files, findings, missing = {}, [], {}
+    for modality, kind in layout.modalities.items():
+        try:
+            files[modality] = find_files(root, kind, ids)
+        except DataError as error:
+            files[modality] = dict.fromkeys(ids)
+            missing[modality] = list(ids)
+            findings.append(Finding(f"{split} {modality}", "fail", str(error), "allow this user to read the folder"))
+            continue
+        absent = [name for name, path in files[modality].items() if path is None]
+        subject, count = f"{split} {modality}", f"{len(ids) - len(absent)} of {len(ids)} files, {kind.pattern}"
+        if not absent:
+            findings.append(Finding(subject, "ok", count))
+            continue
+        missing[modality] = absent
+        whole = " (the whole modality is absent)" if len(absent) == len(ids) else ""
+        findings.append(Finding(subject, "fail", f"{count}{whole}; missing: {first(absent)}", _remedy(layout, modality, whole)))
+    return files, findings, missing
+
+
+def _remedy(layout: Layout, modality: str, whole: str) -> str:
+    tasks = "every task" if modality == "image" else ", ".join(task for task, needs in layout.needed.items() if modality in needs)
+    remedy = f"complete the folder: it is needed for {tasks}"
+    if whole and modality in _DISTILLED:
+        return f"{remedy}; some mirrors lack it: {ORIGINAL[layout.name]}, holds it"
+    return remedy
+
+
+def _content(
+    layout: Layout, split: str, scans: Sequence[ImageScan], missing: Mapping[str, Sequence[str]], listed: Path | None
+) -> list[Finding]:
+    """Say what reading the files has shown."""
+    subject, broken = f"{split} content", [message for one in scans for _, message in one.problems]
+    findings = [Finding(subject, "fail", message, "replace the file") for message in broken[:SHOWN]]
+    if len(broken) > SHOWN:
+        remedy = "replace the files" if listed is not None else "list them all with --problems FILE, and replace them"
+        findings.append(Finding(subject, "fail", f"and {len(broken) - SHOWN} broken files more, {len(broken)} in all", remedy))
+    complete = [task for task in DATA_SETS[layout.name] if not set(missing) & {"image", *layout.needed[task]}]
+    if not broken:
+        findings.append(Finding(subject, "ok", f"{len(scans)} images read in full: {', '.join(complete)}"))
+    for task in DATA_SETS[layout.name]:
+        seen = [one.labelled[task] for one in scans if task in one.labelled]
+        if seen and not any(seen):
+            remedy = "look at the labels of this task: its loss would be zero"
+            findings.append(Finding(f"{split} {task}", "warn", f"none of the {len(seen)} images has a labelled pixel for {task}", remedy))
+        elif seen and not all(seen):
+            text = f"{len(seen) - sum(seen)} of {len(seen)} images have no labelled pixel for {task}: they do not count there"
+            findings.append(Finding(f"{split} {task} labels", "ok", text))
+    void = [one.void for one in scans if one.void is not None]
+    if void:
+        share = float(np.mean(void))
+        remedy = "look at the semantic labels: most of them are ignored" if share > 0.5 else None
+        text = f"{100 * share:.1f} % of the pixels of an image have no semantic label on average"
+        findings.append(Finding(f"{split} void", "warn" if remedy else "ok", text, remedy))
+    return findings

@@ -1,0 +1,137 @@
+"""Read every file of a split once, in all cores: which are broken, which images lack labels, how much is void. No torch."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.data import nyud, pascal_files
+from bench.data.layout import DataError, Layout
+from bench.tasks import IGNORE
+
+IN_PROCESS = 64
+"""Splits of fewer images are read in this process: starting others would take longer."""
+
+CONTEXT_CLASSES = 459
+
+
+class ImageScan(NamedTuple):
+    """What one image's files hold.
+
+    Attributes:
+        problems: (modality, message) of every file that is broken, mis-sized or out of range.
+        labelled: By task, whether any pixel has a label; a task whose files are missing or broken is not in it.
+        void: Share of the pixels that the semantic label ignores, None without one.
+        size: Rows and columns, None where the image cannot be read.
+    """
+
+    problems: tuple[tuple[str, str], ...]
+    labelled: dict[str, bool]
+    void: float | None
+    size: tuple[int, int] | None
+
+
+def scan(
+    layout: Layout, files: Sequence[Mapping[str, str | None]], progress: Callable[[int], None], processes: int | None = None
+) -> list[ImageScan]:
+    """Scan images.
+
+    Args:
+        layout: The layout that the files are of.
+        files: One mapping an image, from modality to path, None where a file is missing.
+        progress: Called with 1 after each image.
+        processes: Worker processes; by default one a core, and none for few images.
+    """
+    processes = processes or (1 if len(files) < IN_PROCESS else os.cpu_count() or 1)
+    work, found = partial(scan_image, layout.name), []
+
+    def collect(results: Any) -> list[ImageScan]:
+        for result in results:
+            found.append(result)
+            progress(1)
+        return found
+
+    if processes == 1:
+        return collect(map(work, files))
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return collect(pool.map(work, files, chunksize=16))
+
+
+def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
+    """Read all files of one image, each on its own, so that one broken file hides no other."""
+    problems, labelled, void = [], {}, None
+    size = None
+    if files["image"] is not None:
+        try:
+            size = pascal_files.read_image(files["image"]).shape[:2]
+        except DataError as error:
+            problems.append(("image", str(error)))
+    for modality, read in READERS[layout].items():
+        path = files.get(modality)
+        if path is None or (size is None and modality == "human_parts"):
+            continue
+        try:
+            label = read(path, size)
+        except DataError as error:
+            problems.append((modality, str(error)))
+            continue
+        for task, has_label in LABELLED[layout].get(modality, {}).items():
+            labelled[task] = bool(has_label(label))
+        if modality == "semseg":
+            void = float((label == IGNORE).mean())
+    return ImageScan(tuple(problems), labelled, void, size)
+
+
+def _read_context(path: str, size: tuple[int, int] | None) -> np.ndarray:
+    context = pascal_files.read_context(path, size)
+    if context.max(initial=0) > CONTEXT_CLASSES:
+        raise DataError(f"{path} holds the value {context.max()}: LabelMap's classes are 1..{CONTEXT_CLASSES}; replace the file")
+    return context
+
+
+def _any_class(label: np.ndarray) -> bool:
+    return bool((label != IGNORE).any())
+
+
+def _always(label: np.ndarray) -> bool:
+    return True
+
+
+def _any_normal(context: np.ndarray) -> bool:
+    return bool(pascal_files.normals_count(context).any())
+
+
+READERS: Mapping[str, Mapping[str, Callable[[str, Any], np.ndarray]]] = {
+    "pascal_context": {
+        "semseg": pascal_files.read_semseg,
+        "human_parts": pascal_files.read_human_parts,
+        "saliency": pascal_files.read_saliency,
+        "normals": pascal_files.read_normals,
+        "context": _read_context,
+    },
+    "nyud": {
+        "semseg": nyud.read_semseg,
+        "normals": nyud.read_normals,
+        "depth": nyud.read_depth,
+        "edges": nyud.read_edges,
+    },
+}
+LABELLED: Mapping[str, Mapping[str, Mapping[str, Callable[[np.ndarray], bool]]]] = {
+    "pascal_context": {
+        "semseg": {"semseg": _any_class},
+        "human_parts": {"human_parts": _any_class},
+        "saliency": {"saliency": _always},
+        "context": {"normals": _any_normal, "edges": _always},
+    },
+    "nyud": {
+        "semseg": {"semseg": _any_class},
+        "normals": {"normals": np.any},
+        "depth": {"depth": np.any},
+        "edges": {"edges": _always},
+    },
+}
+"""By layout and modality: which tasks' labels a file decides on, and whether it holds any."""

@@ -1,0 +1,90 @@
+"""What `data describe` and `data held-out` say about trees whose content is known."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from nyud_tree import NYUD_SIZES, arrays_of, write_nyud_tree
+from pascal_tree import SIZES, SPLITS, write_tree
+from PIL import Image
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.data.contact_sheet import coloured, contact_sheet, spaced
+from bench.data.describe import describe
+from bench.data.layout import DataError
+from bench.data.pascal_context import PascalContext
+from bench.tasks import IGNORE
+
+
+def test_frequencies_of_a_pascal_tree_are_counted(tmp_path: Path):
+    root = write_tree(tmp_path / "PASCAL_MT äöü")
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    files = {file.name for file in describe(root, tmp_path / "out")}
+    assert files == {"README.md", "classes.csv", "images.csv", "charts.png", "contact_sheet.png"}
+    classes = pd.read_csv(tmp_path / "out/classes.csv").set_index(["task", "class"])
+    assert classes.loc[("semseg", 20), "pixels"] == 3 * sum(width for _, width in SIZES.values())  # three rows an image
+    assert classes.loc[("semseg", 20), "name"] == "tvmonitor"
+    assert classes.loc[("human_parts", 6), "pixels"] == 25
+    assert classes.groupby("task")["percent"].sum().tolist() == pytest.approx([100, 100])
+    images = pd.read_csv(tmp_path / "out/images.csv").set_index("id")
+    assert {name: (row["height"], row["width"]) for name, row in images.iterrows()} == SIZES
+    assert (images["human_parts_labelled"] > 0).sum() == 1
+    assert images["semseg_labelled"].to_dict() == pytest.approx({name: 1 - 2 / size[0] for name, size in SIZES.items()})
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_depth_and_forty_classes_of_a_nyud_tree_are_told(tmp_path: Path):
+    describe(write_nyud_tree(tmp_path / "NYUD_MT"), tmp_path / "out")
+    images = pd.read_csv(tmp_path / "out/images.csv", dtype={"id": str}).set_index("id")
+    for name in NYUD_SIZES:
+        depth = arrays_of(name)["depth"]
+        assert images.loc[name, "depth_median_m"] == pytest.approx(np.median(depth[depth > 0]), rel=1e-5)
+    assert set(pd.read_csv(tmp_path / "out/classes.csv")["name"]) >= {"wall", "other-prop"}
+
+
+def test_a_tree_without_saliency_is_described_without_it(tmp_path: Path):
+    root = write_tree(tmp_path / "PASCAL_MT")
+    for file in (root / "sal_distill").iterdir():
+        file.unlink()
+    describe(root, tmp_path / "out", most=1)
+    images = pd.read_csv(tmp_path / "out/images.csv")
+    assert "saliency_share" not in images
+    assert len(images) == 2
+    for file in (root / "JPEGImages").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="doctor"):
+        describe(root, tmp_path / "other")
+
+
+def test_the_contact_sheet_is_a_picture_with_a_row_an_image(tmp_path: Path):
+    data = PascalContext(write_tree(tmp_path / "PASCAL_MT"), "train")
+    sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(data))).convert("RGB"))
+    assert sheet.shape[0] > 3 * 200
+    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
+
+
+def test_labels_are_coloured_by_class_and_ignored_ones_are_grey():
+    colours = coloured("classes", np.array([[0, 1, 15, IGNORE]], np.uint8))
+    assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 4
+    assert set(colours[0, 3]) == set(coloured("binary", np.array([[IGNORE]], np.uint8))[0, 0]) == {222}
+    assert coloured("normals", np.array([[[0, 0, 1.0]]]))[0, 0].tolist() == [128, 128, 255]
+    assert coloured("depth", np.array([[0, 1.0]]))[0, 0].tolist() == [222] * 3
+
+
+def test_images_are_spaced_evenly():
+    assert spaced(5, 8) == [0, 1, 2, 3, 4]
+    assert spaced(9, 3) == [0, 4, 8]
+
+
+def test_the_command_line_describes_and_draws(tmp_path: Path):
+    root = write_tree(tmp_path / "PASCAL_MT")
+    run = CliRunner().invoke(app, ["data", "describe", str(root), "--out", str(tmp_path / "out"), "--images", "1", "--quiet"])
+    assert run.exit_code == 0, run.output
+    assert str(tmp_path / "out/contact_sheet.png") in run.output
+    run = CliRunner().invoke(app, ["data", "held-out", str(root), "--fraction", "0.34", "--results", str(tmp_path / "results")])
+    assert run.exit_code == 0, run.output
+    assert set(run.output.split()) < set(SPLITS["train"])
+    assert len(list((tmp_path / "results/data").glob("held-out-*.json"))) == 1
