@@ -11,7 +11,7 @@ from bench.model.backbone import DEMO_BACKBONE, SwinPyramid
 from methods import METHODS
 from methods.base import replace
 from methods.compacter import KroneckerLinear
-from methods.lora_attention import QueryValueLoRA
+from methods.lora_attention import PARTS, QueryValueLoRA
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -36,7 +36,7 @@ def test_kronecker_weight_is_the_sum_of_torchs_kronecker_products():
 
 @pytest.mark.parametrize("factor_bias", [False, True])
 def test_low_rank_updates_reach_query_and_value_and_leave_the_key(factor_bias: bool):
-    layer = randomised(QueryValueLoRA(nn.Linear(6, 18), rank=2, scale=4.0, dropout=0.1, factor_bias=factor_bias))
+    layer = randomised(QueryValueLoRA(nn.Linear(6, 18), PARTS["attn.qkv"], rank=2, scale=4.0, dropout=0.1, factor_bias=factor_bias))
     x = torch.randn(5, 6, generator=seeded(9), dtype=torch.float64)
     q, k, v = layer.linear(x).chunk(3, -1)
     update = {part: 4.0 * layer.up[part](layer.down[part](x)) for part in ("query", "value")}

@@ -13,7 +13,7 @@ from methods.frozen import FrozenConfig
 
 DATA = DataConfig(source="synthetic", synthetic=SyntheticConfig(n_train=240, n_val=100, size=96, seed=0))
 RECIPE = RecipeConfig(
-    epochs=10,
+    epochs=8,
     warmup_epochs=1,
     batch_size=8,
     image_size=64,

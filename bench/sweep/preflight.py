@@ -20,6 +20,7 @@ from bench.sweep.supervise import NO_GPU
 NEEDED_BYTES = 2**30
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "ray")
 ANSWER_SECONDS = 180.0
+LOOKS, SECONDS_BETWEEN_LOOKS = 3, 2.0
 
 
 class PreflightError(SuiteError):
@@ -59,10 +60,14 @@ def examine(expected: Mapping[str, Any], gpus: float) -> dict[str, Any]:
     problems = []
     data_root = None if expected["data_root"] is None else Path(expected["data_root"])
     seen: dict[str, Any] = {}
-    try:
-        seen = identity(data_root)
-    except (SuiteError, OSError) as error:
-        problems.append(f"data: {error}")
+    for tries_left in reversed(range(LOOKS)):  # raylets of one machine unpack the code into one folder: another may be at it still
+        try:
+            seen = identity(data_root)
+            break
+        except (SuiteError, OSError) as error:
+            if not tries_left:
+                problems.append(f"data or code: {error}")
+            time.sleep(SECONDS_BETWEEN_LOOKS if tries_left else 0)
     token = Path(expected["token"])
     if not token.exists():
         problems.append(f"results: {token.parent} is not the driver's directory here; it must be one that all nodes share")
