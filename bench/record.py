@@ -9,6 +9,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -152,12 +153,14 @@ def read_trusted(path: Path) -> tuple[dict | None, str | None]:
     """
     try:
         record = read_record(path)
-        if record["per_image"] is not None and not zipfile.is_zipfile(path.parent / record["per_image"]):
-            raise RecordError(f"{path.parent / record['per_image']}: missing or cut short")
+        for name in filter(None, (record["per_image"], record.get("panels"))):
+            if not zipfile.is_zipfile(path.parent / name):
+                raise RecordError(f"{path.parent / name}: missing or cut short")
     except RecordError as error:
         if isinstance(version := _version_of(path), int) and version > SCHEMA_VERSION:
             raise
-        places = [set_aside(file) for file in (path.with_suffix(".npz"), path) if file.exists()]  # the JSON, which says "done", last
+        beside = (path.with_suffix(".npz"), path.with_suffix(".panels.npz"), path)
+        places = [set_aside(file) for file in beside if file.exists()]  # the JSON, which says "done", last
         return None, f"{error} It is set aside as {places[-1]}; its trial runs again."
     return record, None
 
@@ -169,6 +172,19 @@ def _version_of(path: Path) -> object:
         return content.get("schema_version") if isinstance(content, dict) else None
     except ValueError:
         return None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays that lie beside a record; nothing is unpickled.
+
+    Raises:
+        RecordError: The file is missing, cut short or garbled: run the suite again, which makes that trial's record anew.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(f"{path}: cannot be read ({error}). Run the suite again: it sets the record aside and runs its trial.") from error
 
 
 def load_records(directory: Path) -> list[dict]:

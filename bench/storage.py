@@ -92,12 +92,12 @@ def set_aside(path: Path) -> Path:
     """Move a file that must not be trusted into `set_aside/` beside it, never over another, and return where it is now."""
     path = Path(path)
     directory = path.parent / "set_aside"
-    directory.mkdir(exist_ok=True)
     target, number = directory / path.name, 1
-    while target.exists():
-        number += 1
-        target = directory / f"{path.stem}.{number}{path.suffix}"
     try:
+        directory.mkdir(exist_ok=True)
+        while target.exists():
+            number += 1
+            target = directory / f"{path.stem}.{number}{path.suffix}"
         os.replace(path, target)
     except OSError as error:
         refuse(error, path)

@@ -20,7 +20,17 @@ from bench.tasks import TASK_NAMES
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("pareto_params", "pareto_memory", "pareto_costs", "rank_curves", "task_bars", "interference", "memory_parts", "training_curves")
-EVIDENCE = ["fronts.csv", "hypervolume.csv", "iso_params.csv", "iso_memory.csv", "pairs.csv", "claims.csv", "claims.md", "table.html"]
+EVIDENCE = [
+    "fronts.csv",
+    "hypervolume.csv",
+    "iso_params.csv",
+    "iso_memory.csv",
+    "pairs.csv",
+    "claims.csv",
+    "claims.md",
+    "fronts.md",
+    "table.html",
+]
 FILES = ["table.csv", "table.md", "table.tex", "summary.md", "report.html", *EVIDENCE] + [
     f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf", "csv")
 ]

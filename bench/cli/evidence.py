@@ -16,13 +16,16 @@ def compare(
     results_a: SuiteDir, results_b: SuiteDir, as_json: Json = False, everything: Annotated[bool, typer.Option("--all")] = False
 ) -> None:
     """Say which rows moved beyond noise between two results of one suite, and which counts differ; exit code 1 where any did."""
-    from bench.report.compare import compare_results
+    from bench.report.compare import compare_results, what_differs
 
-    lines = compare_results(results_a, results_b)
+    lines, differs = compare_results(results_a, results_b), what_differs(results_a, results_b)
     stirred = lines["verdict"].isin(("moved", "counts differ"))
     if as_json:
         _print_json(lines)
     else:
+        if len(differs):
+            console.print("Made differently:")
+            show_rows(differs.to_dict("records"), as_json=False)
         shown = lines if everything else lines[stirred | lines["verdict"].eq("no test")]
         if len(shown):
             show_rows([{key: _short(value) for key, value in line.items()} for line in shown.to_dict("records")], as_json=False)

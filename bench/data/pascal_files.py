@@ -21,6 +21,7 @@ from bench.tasks import IGNORE, TASKS
 
 Size = tuple[int, int] | None
 PERSON = 15
+CONTEXT_CLASSES = 459
 _PART_GROUPS = (
     "head hair lear rear lebrow rebrow leye reye mouth nose",
     "torso neck",
@@ -88,10 +89,14 @@ def read_normals(path: str, size: Size = None) -> np.ndarray:
 
 
 def read_context(path: str, size: Size = None) -> np.ndarray:
-    """Read LabelMap, PASCAL-Context's 459 classes as 1..459: uint16 (h, w)."""
+    """Read LabelMap, PASCAL-Context's 459 classes as 1..459, 0 for none: uint16 (h, w)."""
     context = sized(path, load_mat(path, "LabelMap"), size)
     if context.dtype.kind not in "buif" or context.ndim != 2:
         raise DataError(f"{path}: LabelMap must be a matrix of numbers, it is {context.dtype} of shape {context.shape}")
+    with np.errstate(invalid="ignore"):
+        wrong = context[~((context >= 0) & (context <= CONTEXT_CLASSES) & (context == np.floor(context)))]
+    if wrong.size:
+        raise DataError(f"{path} holds the value {wrong[0]}: LabelMap's classes are 1..{CONTEXT_CLASSES}; replace the file")
     return context.astype(np.uint16)
 
 
@@ -126,6 +131,8 @@ def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
                 if name not in PART_GROUP:
                     raise DataError(f"{path}: unknown part {name!r} of a person; known are {', '.join(PART_GROUP)}")
                 target[sized(path, _field(part, "mask", 1), size).astype(bool)] = PART_GROUP[name]
+    except DataError:
+        raise
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: `anno` is not PASCAL-Part's structure (imname, objects(class, class_ind, mask, parts)): {error}"

@@ -16,8 +16,6 @@ from bench.tasks import IGNORE
 IN_PROCESS = 64
 """Splits of fewer images are read in this process: starting others would take longer."""
 
-CONTEXT_CLASSES = 459
-
 
 class ImageScan(NamedTuple):
     """What one image's files hold.
@@ -86,13 +84,6 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
     return ImageScan(tuple(problems), labelled, void, size)
 
 
-def _read_context(path: str, size: tuple[int, int] | None) -> np.ndarray:
-    context = pascal_files.read_context(path, size)
-    if context.max(initial=0) > CONTEXT_CLASSES:
-        raise DataError(f"{path} holds the value {context.max()}: LabelMap's classes are 1..{CONTEXT_CLASSES}; replace the file")
-    return context
-
-
 def _any_class(label: np.ndarray) -> bool:
     return bool((label != IGNORE).any())
 
@@ -111,7 +102,7 @@ READERS: Mapping[str, Mapping[str, Callable[[str, Any], np.ndarray]]] = {
         "human_parts": pascal_files.read_human_parts,
         "saliency": pascal_files.read_saliency,
         "normals": pascal_files.read_normals,
-        "context": _read_context,
+        "context": pascal_files.read_context,
     },
     "nyud": {
         "semseg": nyud.read_semseg,

@@ -5,13 +5,10 @@ in one `style`, `panels` reads the pictures that trials kept, `summary` joins it
 traces to records; nothing is stored that they do not give.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from bench.record import RecordError, load_records, read_plan, write_atomically
 from bench.report.evidence import FILES as EVIDENCE
@@ -24,6 +21,14 @@ from bench.report.published import against_published_reference, is_comparable
 from bench.report.stats import plan_tasks, row_frame
 from bench.report.summary import findings, summary
 from bench.report.tables import MainTable, main_table, to_csv, to_latex, to_markdown
+
+SHOWN_EVIDENCE = {
+    "claims.md": "Claims of papers, asked of these records",
+    "published.md": "Ours beside published",
+    "audit.md": "Audit of the published tables",
+    "fronts.md": "Pareto fronts, and robust companions of Δm",
+}
+"""Files of the evidence that page and summary show, with their headings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +91,9 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     contents |= drawn.files
     pictures = [f"{name}.png" for name in drawn.names]
     said = findings(rows, tasks)
-    answers = contents.get("claims.csv", "").strip()
-    claims = pd.read_csv(io.StringIO(answers)) if answers else None
-    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, claims=claims)
-    more = [str(contents[name]).replace("# ", "## ", 1) for name in ("claims.md", "published.md", "audit.md") if name in contents]
+    evidence = {heading: str(contents[name]) for name, heading in SHOWN_EVIDENCE.items() if name in contents}
+    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, evidence=evidence)
+    more = [text.replace("# ", "## ", 1) for text in evidence.values()]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn, more=more)
     for name in (*figure_files(), *EVIDENCE):
         if name not in contents:

@@ -5,7 +5,7 @@ Rows are matched by label, trials by seed. Of a row, the differences B minus A o
 quantity. Parameter counts must be equal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,28 @@ def compare_results(first: Path, second: Path) -> pd.DataFrame:
         images = [_replicates(side, task, labels) if same_data else None for side in sides]
         frames.append(_compare_quantity(sides, labels, quantity, images))
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def what_differs(first: Path, second: Path) -> pd.DataFrame:
+    """Say in what the two results were made differently: suite, data, backbone, recipe, code, versions, devices.
+
+    Returns:
+        Columns aspect, a, b; one line an aspect that differs, empty where nothing does.
+    """
+    sides = [(read_plan(path / "plan.json"), load_records(path / "records")) for path in map(Path, (first, second))]
+    aspects: dict[str, Callable[[Mapping], object]] = {
+        "data": lambda record: (record["data"] or {}).get("fingerprint"),
+        "backbone": lambda record: record["config"].get("backbone"),
+        "recipe": lambda record: record["config"].get("recipe"),
+        "code": lambda record: record["code_id"],
+    }
+    keys = sorted({key for _, records in sides for record in records for key in record["env"]})
+    aspects |= {key: lambda record, key=key: record["env"].get(key) for key in keys}
+    lines = [{"aspect": "suite", "a": sides[0][0]["suite"], "b": sides[1][0]["suite"]}]
+    for aspect, pick in aspects.items():
+        a, b = (", ".join(sorted({str(pick(record)) for record in records if record["status"] == "ok"})) for _, records in sides)
+        lines.append({"aspect": aspect, "a": a, "b": b})
+    return pd.DataFrame([line for line in lines if line["a"] != line["b"]], columns=["aspect", "a", "b"])
 
 
 def _load(path: Path) -> dict:

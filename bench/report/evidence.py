@@ -16,7 +16,8 @@ from bench.report.table_html import to_html
 from bench.report.tables import MainTable, to_csv, to_latex, to_markdown
 
 FILES = (
-    "fronts.csv", "hypervolume.csv", "iso_params.csv", "iso_memory.csv", "pairs.csv", "claims.csv", "claims.md", "audit.csv", "audit.md",
+    "fronts.csv", "hypervolume.csv", "iso_params.csv", "iso_memory.csv", "pairs.csv", "claims.csv", "claims.md", "fronts.md",
+    "audit.csv", "audit.md",
     "published.csv", "published.md", "published.tex", "published.html", "table.html",
 )  # fmt: skip
 """Every file that `evidence_files` may make."""
@@ -35,6 +36,7 @@ def evidence_files(
         "pairs.csv": pairs_frame(plan, records, seeds, rows, records_dir),
     }
     files = {name: to_csv(frame) for name, frame in frames.items() if len(frame)}
+    files["fronts.md"] = fronts_markdown(frames["hypervolume.csv"], rows)
     claims, comparable = answer_claims(plan, records, records_dir), is_comparable(plan, records)
     files |= {"claims.csv": to_csv(claims), "claims.md": claims_markdown(claims, comparable=comparable), "table.html": to_html(table)}
     if "delta_m_published_reference_mean" in rows:
@@ -82,6 +84,35 @@ def claims_markdown(claims: pd.DataFrame, *, comparable: bool) -> str:
         }
     )
     return "# Claims of papers, asked of these records\n\n" + warning + shown.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def fronts_markdown(summary: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Return the fronts over all axes and the robust companions of delta_m as Markdown tables."""
+
+    def number(value: float) -> str:
+        return "" if pd.isna(value) else f"{value:.3g}"
+
+    fronts = pd.DataFrame(
+        {
+            "Cost": summary["title"],
+            "Rows on the front, by means": summary["on_front"],
+            "Knee": summary["knee"].fillna(""),
+            "Hypervolume [95 %]": [f"{number(v)} [{number(a)}, {number(b)}]" for v, a, b in zip(*_ends(summary), strict=True)],
+        }
+    )
+    robust = pd.DataFrame(
+        {
+            "Row": rows["label"],
+            "Mean rank (tasks and seeds)": [number(value) for value in rows["mean_rank"]],
+            "Interquartile mean change (%)": [number(value) for value in rows["iqm_change"]],
+        }
+    )
+    tables = "\n\n".join(frame.to_markdown(index=False, disable_numparse=True) for frame in (fronts, robust))
+    return f"# Pareto fronts, and robust companions of Δm\n\n{tables}\n"
+
+
+def _ends(summary: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    return summary["hypervolume"], summary["low"], summary["high"]
 
 
 def _effect(line: tuple) -> str:

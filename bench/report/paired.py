@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bench.measure.scores import RESAMPLED
+from bench.record import read_arrays
 from bench.report.intervals import LEVEL, holm, moderated, residual_variances, t_quantile, two_sided_p, welch
 from bench.tasks import TASKS
 
@@ -176,21 +177,22 @@ def _record_replicates(record: Mapping, tasks: Sequence[str], records_dir: Path,
     path = Path(records_dir) / str(record.get("per_image"))
     if record.get("per_image") is None or not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        ids = file["id"]
-        key = (record["data"]["fingerprint"], ids.tobytes())
-        if "images" not in drawn:
-            generator = np.random.default_rng(BOOTSTRAP_SEED)
-            counts = generator.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=resamples).astype(np.float64)
-            drawn["images"] = (key, counts)
-        first, counts = drawn["images"]
-        if key != first:
-            return {}
-        found = {}
-        for task in tasks:
-            sums = {name.removeprefix(f"{task}/"): file[name] for name in file.files if name.startswith(f"{task}/")}
-            if task in record["tasks"] and sums:
-                found[task] = RESAMPLED[task](sums, counts)
+    file = read_arrays(path)
+    ids = file["id"]
+    key = (record["data"]["fingerprint"], ids.tobytes())
+    if "images" not in drawn:
+        generator = np.random.default_rng(BOOTSTRAP_SEED)
+        counts = generator.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=resamples).astype(np.float64)
+        drawn["images"] = (key, counts)
+    first, counts = drawn["images"]
+    if key != first:
+        return {}
+    found = {}
+    for task in tasks:
+        sums = {name.removeprefix(f"{task}/"): file[name] for name in file if name.startswith(f"{task}/")}
+        if task in record["tasks"] and sums:
+            found[task] = RESAMPLED[task](sums, counts)
+
     return found
 
 

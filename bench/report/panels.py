@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from bench.record import read_arrays
 from bench.tasks import IGNORE
 
 WHITE = 255
@@ -77,11 +78,11 @@ def load_panels(plan: Mapping, records: Sequence[Mapping], directory: Path) -> l
 
 def _panel(label: str, task: str, record: Mapping, directory: Path) -> Panel | None:
     """Read one panel; None where the scenes' files are gone."""
-    own = _read(directory / record["panels"])
+    own = read_arrays(directory / record["panels"])
     scenes = [directory / f"{own['scenes']}-{what}.npz" for what in ("image", task)]
     if f"{task}/prediction" not in own or not all(path.exists() for path in scenes):
         return None
-    images, labels = (_read(path)["map"] for path in scenes)
+    images, labels = (read_arrays(path)["map"] for path in scenes)
     kind, prediction = str(own[f"{task}/kind"]), own[f"{task}/prediction"]
     pictures = [error_map(kind, guess, truth) for guess, truth in zip(prediction, labels, strict=True)]
     return Panel(
@@ -96,11 +97,6 @@ def _panel(label: str, task: str, record: Mapping, directory: Path) -> Panel | N
         error=np.stack([picture for picture, _ in pictures]),
         errors=tuple(error for _, error in pictures),
     )
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def colours(kind: str, maps: np.ndarray, *, is_label: bool) -> np.ndarray:

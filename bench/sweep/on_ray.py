@@ -40,6 +40,9 @@ RAY_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "60",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""What makes a Ray that is started here listen on 127.0.0.1 alone (elsewhere than on macOS and Windows, where it is the default)."""
+
 OBJECT_STORE_BYTES = 200 * 2**20
 CHUNK = 500
 """Trials that Tune knows of at a time: at the end of a chunk slots wait for its last trials, and each trial costs the driver 0.1 MB."""
@@ -81,11 +84,12 @@ def connected(address: str | None) -> Iterator[Cluster]:
     Raises:
         SweepError: No cluster answers.
     """
-    os.environ.update({key: value for key, value in RAY_ENVIRONMENT.items() if key not in os.environ})
+    address = address or os.environ.get("RAY_ADDRESS")
+    settings = RAY_ENVIRONMENT | ({} if address and address != "local" else LOOPBACK)
+    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
     import ray
 
     shared = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address and address != "local":
             environment = {"env_vars": WORKER_ENVIRONMENT, "working_dir": str(REPOSITORY), "excludes": EXCLUDED}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bench.report.page.assets import data_uri, downloads, packed, pictures, plotly_packed, small_png
@@ -33,7 +34,7 @@ def make_page(
     drawn: Drawn,
     contents: Mapping[str, str | bytes],
     findings: Sequence[str],
-    claims: pd.DataFrame | None = None,
+    evidence: Mapping[str, str],
 ) -> str:
     """Return the page.
 
@@ -45,7 +46,7 @@ def make_page(
         drawn: The figures.
         contents: The other files of the report, for the downloads.
         findings: Sentences on what holds and what does not.
-        claims: Statements of papers with their answers, one a line, columns as they are to be headed; None without.
+        evidence: Markdown by heading: claims, ours beside published, audit, fronts; what is not there is left out.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -62,7 +63,7 @@ def make_page(
         title=table.title,
         facts=facts(plan, records, rows),
         findings=findings,
-        claims=None if claims is None or claims.empty else _claims(claims),
+        evidence={heading: Markup(to_markup(text)) for heading, text in evidence.items()},
         heads=[_head(name) for name in table.cells.columns],
         lines=_lines(table, rows),
         footnotes=table.footnotes,
@@ -77,18 +78,10 @@ def make_page(
     )
 
 
-def _claims(claims: pd.DataFrame) -> dict[str, list]:
-    """Return claims for the template; numbers with three significant digits."""
-
-    def text(value: object) -> str:
-        if pd.isna(value):
-            return ""
-        return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, float) else str(value)
-
-    return {
-        "heads": [str(name).replace("_", " ").capitalize() for name in claims.columns],
-        "lines": [[text(value) for value in line] for line in claims.itertuples(index=False)],
-    }
+def to_markup(text: str) -> str:
+    """Return Markdown as HTML; markup in it is text, and its top heading goes, because the page has its own."""
+    lines = [line for line in text.splitlines() if not line.startswith("# ")]
+    return MarkdownIt("commonmark", {"html": False}).enable("table").render("\n".join(lines))
 
 
 def _head(name: str) -> dict[str, str]:

@@ -97,10 +97,14 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) ->
         answers.append("One seed gives no interval: no order of rows can be claimed from it.")
     elif most < 5:
         answers.append(
-            "Intervals are 95 % over seeds; with so few seeds they are wide, and rows whose intervals overlap are not told apart."
+            "Intervals are 95 % over seeds; with so few seeds they are wide. Rows are told apart by paired tests on the same seeds and "
+            "images, Holm-corrected within a column, not by whether intervals overlap; ranks are given as intervals."
         )
     else:
-        answers.append("Intervals are 95 % over seeds; rows whose intervals overlap are not told apart.")
+        answers.append(
+            "Intervals are 95 % over seeds. Rows are told apart by paired tests on the same seeds and images, Holm-corrected within a "
+            "column, not by whether intervals overlap; ranks are given as intervals."
+        )
     failed = [record for record in records if record["status"] != "ok"]
     if failed:
         named = "; ".join(f"{record['run_id']} ({record['status']})" for record in failed[:8])

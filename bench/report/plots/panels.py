@@ -1,5 +1,6 @@
 """The figure of a task's panels: images down, rows across, predictions over error maps."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -55,7 +56,9 @@ def draw_panels(panels: Sequence[Panel], *, title: str) -> Figure:
             axes.spines[:].set_visible(False)
         for axes, panel in zip(grid[0][1:], panels, strict=True):
             axes.set_title(_folded(panel.label), fontsize=6.5)
-        figure.suptitle(f"{title}\n{TASKS[first.task].title}: prediction over error map ({ERRORS[first.kind]})", fontsize=8)
+        said = f"{TASKS[first.task].title}: prediction over error map ({ERRORS[first.kind]})"
+        width = max(28, int(figure.get_figwidth() * 14))  # characters of 8 points that fit into an inch, nearly
+        figure.suptitle("\n".join(line for part in (title, said) for line in textwrap.wrap(part, width)), fontsize=8)
     return figure
 
 

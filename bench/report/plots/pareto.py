@@ -97,7 +97,7 @@ def draw_pareto(
         axes.set(title=title)
         _draw_points(axes, numbers, styles, cost_title, published)
         handles = [_front_handle(), *_reading_aids(numbers, reference_label, published)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False, columnspacing=1.2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), frameon=False, columnspacing=1.2)
         _label_points(figure, [(axes, numbers)], styles, published)
     return figure
 
@@ -123,7 +123,7 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
             axes.remove()
         figure.suptitle(title, fontsize=8)
         handles = [_front_handle(), *_reading_aids(next(iter(parts.values())), reference_label, None)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, columnspacing=1.2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.2)
         _label_points(figure, pairs, styles, None)
     return figure
 
