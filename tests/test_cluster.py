@@ -1,5 +1,9 @@
 """Three raylets on this machine: trials of a node that dies move and resume; a node that is not fit is named before the start."""
 
+import contextlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -60,3 +64,55 @@ def test_trials_of_a_dead_node_move_and_resume_and_a_broken_node_is_named_before
     assert moved
     assert all(record["history"][0]["epoch"] >= 1 for record in moved)  # resumed from its own last epoch
     assert board.rows["stubs"].done == 8
+
+
+def listening_addresses(pids: set[int]) -> set[str]:
+    """Hexadecimal addresses that these processes listen on, from /proc."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                inodes |= {os.readlink(link).removeprefix("socket:[").removesuffix("]")}
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            local, state, inode = (line.split()[i] for i in (1, 3, 9))
+            found |= {local.partition(":")[0]} if state == "0A" and inode in inodes else set()
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes below a process, itself among them."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    below = {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return below
+
+
+LISTEN = """
+import sys
+from bench.sweep import on_ray
+with on_ray.connected(None):
+    import ray
+    ray.get(ray.remote(lambda: None).remote())
+    print("up", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_started_here_listens_on_the_loopback_alone():
+    environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", *on_ray.LOOPBACK)}
+    command, pipe = [sys.executable, "-c", LISTEN], subprocess.PIPE
+    with subprocess.Popen(command, cwd=HERE.parent, env=environment, stdin=pipe, stdout=pipe, text=True) as driver:
+        try:
+            assert driver.stdout.readline() == "up\n"
+            addresses = listening_addresses(descendants(driver.pid))
+        finally:
+            driver.stdin.close()
+    assert addresses
+    assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

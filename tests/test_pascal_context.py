@@ -356,3 +356,23 @@ def test_no_code_is_loaded_with_data_or_weights() -> None:
                 call, keywords = f"{node.func.value.id}.{node.func.attr}", {k.arg: ast.unparse(k.value) for k in node.keywords}
                 assert call != "torch.load" or keywords.get("weights_only") == "True", f"{file}:{node.lineno}"
                 assert call != "np.load" or keywords.get("allow_pickle", "False") == "False", f"{file}:{node.lineno}"
+
+
+@pytest.mark.parametrize("value", [460, 65543, -3, 7.25, np.nan, np.inf])
+def test_a_labelmap_outside_of_its_classes_is_an_error_and_not_cast(tree: Path, value: float) -> None:
+    name = SPLITS["train"][0]
+    context = np.full(SIZES[name], 7.0)
+    context[3, 4] = value
+    path = tree / f"pascal-context/trainval/{name}.mat"
+    scipy.io.savemat(path, {"LabelMap": context})
+    with pytest.raises(DataError, match=r"LabelMap's classes are 1\.\.459") as found:
+        PascalContext(tree, "train", ("edges",))[0]
+    assert str(path) in str(found.value)
+
+
+def test_a_damaged_file_of_parts_is_said_to_be_damaged(tree: Path) -> None:
+    path = tree / f"human_parts/{SPLITS['train'][0]}.mat"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match="cannot be read") as found:
+        PascalContext(tree, "train", ("human_parts",))[0]
+    assert "is not PASCAL-Part's structure" not in str(found.value)

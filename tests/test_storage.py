@@ -11,7 +11,7 @@ from made_records import MadeSuite, made_method, made_record
 from bench import storage
 from bench.cli import main
 from bench.errors import SuiteError
-from bench.record import RecordError, StorageError, load_records, read_record, read_trusted, write_record
+from bench.record import SCHEMA_VERSION, RecordError, StorageError, load_records, read_arrays, read_record, read_trusted, write_record
 from bench.report.profiles import with_profiles
 from bench.report.stats import row_frame
 from bench.status import slot_shares
@@ -85,6 +85,13 @@ def test_a_damaged_record_or_damaged_arrays_are_set_aside_and_a_newer_one_is_lef
     assert record is None
     assert "a.npz" in problem
     assert {file.name for file in (tmp_path / "set_aside").iterdir()} == {"a.json", "a.npz"}
+    (tmp_path / "p.panels.npz").write_bytes(b"cut short")
+    shown = write_record(tmp_path, made_record(run_id="p", values=VALUES) | {"panels": "p.panels.npz"})
+    assert "p.panels.npz" in read_trusted(shown)[1]
+    assert not (tmp_path / "p.panels.npz").exists()
+    (tmp_path / "x.npz").write_bytes(b"no archive")
+    with pytest.raises(RecordError, match=r"x\.npz: cannot be read"):
+        read_arrays(tmp_path / "x.npz")
     whole = write_record(tmp_path, made_record(run_id="b", values=VALUES))
     whole.write_text(whole.read_text()[:-40])
     assert "cut short" in read_trusted(whole)[1]
@@ -96,9 +103,10 @@ def test_a_damaged_record_or_damaged_arrays_are_set_aside_and_a_newer_one_is_lef
 
 
 def test_records_of_the_first_schema_are_read_as_the_present_one():
-    records = load_records(REPOSITORY / "results" / "reference" / "demo" / "records")
-    assert records
-    assert {record["kind"] for record in records} == {"accuracy"}
+    kept = REPOSITORY / "tests" / "records"
+    assert {json.loads(file.read_text())["schema_version"] for file in kept.glob("*.json")} == {1}
+    (record,) = load_records(kept)
+    assert (record["kind"], record["schema_version"]) == ("accuracy", SCHEMA_VERSION)
 
 
 def test_a_record_names_no_file_but_its_own(tmp_path: Path):

@@ -75,6 +75,13 @@ class Cluster:
         return int(max((node["Resources"].get("CPU", 0) for node in self.nodes()), default=1)) // 2 + 1
 
 
+def set_environment(address: str | None) -> None:
+    """Set what Ray reads when it is imported, as far as the user has not; `address` is a cluster's to join, or None."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    settings = RAY_ENVIRONMENT | ({} if address and address != "local" else LOOPBACK)
+    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+
+
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Cluster]:
     """Join the cluster at `address` or in RAY_ADDRESS, or start one on this machine, closed to others.
@@ -85,8 +92,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
         SweepError: No cluster answers.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    settings = RAY_ENVIRONMENT | ({} if address and address != "local" else LOOPBACK)
-    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+    set_environment(address)
     import ray
 
     shared = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -17,6 +17,7 @@ from bench.prepare import prepare_trials
 from bench.suites import Row, Suite
 from bench.sweep.jobs import Limits
 from bench.sweep.lock import only_launch
+from bench.sweep.on_ray import set_environment
 from bench.sweep.place import AUTO, Plan, Slots, place
 from bench.trial import Launch
 from bench.tuning.outcome import outcome_of, write_outcome
@@ -159,6 +160,7 @@ def set_aside(points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rer
 
 def run_searched(rows: Sequence[TunedRow], protocol: Protocol, launch: Launch, options: Options, console: Console) -> list[Point]:
     """Let Optuna choose the settings of each row; return all that it asked for within the budget."""
+    set_environment(options.slots.address)
     from bench.tuning.on_ray import asked_points
 
     def asked() -> list[Point]:
@@ -186,6 +188,7 @@ def run_on_tune(
     options: Options,
 ) -> None:
     """Run settings on Ray Tune, or let Optuna choose them there."""
+    set_environment(options.slots.address)
     from bench.tuning.on_ray import run_points, scores_at_rungs
 
     marks = rungs(rows[0].bases[0].recipe.epochs)
