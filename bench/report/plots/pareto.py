@@ -188,7 +188,11 @@ def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.Dat
             Line2D([], [], color="0.3", marker="o", markeredgewidth=0, linestyle="none", markersize=5, alpha=0.38, label="faded: dominated")
         )
     if numbers["delta_m_low"].notna().any():
-        handles.append(Line2D([], [], color="0.3", marker="|", linestyle="none", markersize=7, label="bars: 95 % interval over seeds"))
+        handles.append(
+            Line2D(
+                [], [], color="0.3", marker="|", linestyle="none", markersize=7, label="bars: 95 % interval over seeds, cut at the frame"
+            )
+        )
     if published is not None:
         look = {"marker": "o", "markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
         handles.append(Line2D([], [], color="0.35", label="hollow: published, another code base", **look))

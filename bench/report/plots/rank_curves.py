@@ -57,7 +57,7 @@ def draw_rank_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
                 axes.set_xlabel(dial.replace("_", " "))
                 if line == 0:
                     axes.set_title(panel_title(panel))
-        figure.suptitle(f"{title}; bands: 95 % interval over seeds", fontsize=8)
+        figure.suptitle(f"{title}; bands: 95 % interval over seeds, cut at the frame", fontsize=8)
         handles = _curve_handles(numbers, styles)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     return figure

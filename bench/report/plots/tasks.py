@@ -122,7 +122,10 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
         grid[0].set_yticks(np.arange(len(labels)), labels, fontsize=6.5)
         grid[0].set_ylim(len(labels) - 0.4, -0.6)
         note = selection_note(len(labels), len(present))
-        figure.suptitle(f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; bars: 95 % interval{note}", fontsize=8)
+        figure.suptitle(
+            f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: 95 % interval, cut at the frame{note}",
+            fontsize=8,
+        )
     return figure
 
 
