@@ -36,7 +36,8 @@ def evidence_files(
         "pairs.csv": pairs_frame(plan, records, seeds, rows, records_dir),
     }
     files = {name: to_csv(frame) for name, frame in frames.items() if len(frame)}
-    files["fronts.md"] = fronts_markdown(frames["hypervolume.csv"], rows)
+    if len(frames["hypervolume.csv"]):
+        files["fronts.md"] = fronts_markdown(frames["hypervolume.csv"], rows)
     claims, comparable = answer_claims(plan, records, records_dir), is_comparable(plan, records)
     files |= {"claims.csv": to_csv(claims), "claims.md": claims_markdown(claims, comparable=comparable), "table.html": to_html(table)}
     if "delta_m_published_reference_mean" in rows:
