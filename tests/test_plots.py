@@ -141,3 +141,12 @@ def test_many_rows_are_chosen_by_rule_and_only_the_front_is_labelled():
     assert set(labels["label"]) == set(numbers.loc[numbers["on_front"], "label"])
     styles = family_styles(rows)
     assert len({(style["color"], style["marker"]) for style in styles.values()}) == len(styles) == 17
+
+
+def test_a_family_looks_the_same_whatever_rows_stand_beside_it():
+    rows = demo_like_suite()
+    rows = row_frame(rows.plan(), rows.records)
+    whole = family_styles(rows)
+    for family in whole:
+        alone = family_styles(rows[rows["family"] == family])
+        assert alone[family] == whole[family]

@@ -6,7 +6,9 @@ bytes. Fonts are embedded as TrueType (Type 42), as publishers ask for.
 """
 
 import io
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -16,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+FAMILIES = Path(__file__).with_name("families.toml")
 TEXT_WIDTH_INCHES = 7.0
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
@@ -30,24 +33,42 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
-    """Give each family its colour, marker and dash, in the order of the rows; no two families share colour and marker.
+    """Give each family its colour, marker and dash, the same in every suite (`families.toml`); no two share colour and marker.
 
     Returns:
-        Per family `color` (hex), `marker` and `linestyle`; families without a dial are grey.
+        Per family, in the order of the rows, `color` (hex), `marker` and `linestyle`; families without a dial are grey.
     """
+    known = tomllib.loads(FAMILIES.read_text(encoding="utf-8"))
     styles: dict[str, dict] = {}
     with_dial = rows.groupby("family", sort=False)["dial"].first().notna()
-    for families, colors, markers in (
-        (with_dial[with_dial].index, _PALETTE, _MARKERS),
-        (with_dial[~with_dial].index, _GREYS, _GREY_MARKERS),
+    for name, families, colors, markers in (
+        ("with_dial", with_dial[with_dial].index, _PALETTE, _MARKERS),
+        ("without_dial", with_dial[~with_dial].index, _GREYS, _GREY_MARKERS),
     ):
-        for position, family in enumerate(families):
+        for family, (position, turn) in _places(families, known[name]).items():
+            turn += position // len(colors) * (len(colors) == len(markers))
             styles[family] = {
                 "color": colors[position % len(colors)],
-                "marker": markers[(position + position // len(colors) * (len(colors) == len(markers))) % len(markers)],
-                "linestyle": _DASHES[position % len(_DASHES)],
+                "marker": markers[(position + turn) % len(markers)],
+                "linestyle": _DASHES[(position + turn) % len(_DASHES)],
             }
-    return styles
+    return {family: styles[family] for family in with_dial.index}
+
+
+def _places(families: Iterable[str], known: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return each family's place in the palette, and how far its marker is turned from that place's: one a task shares the colour."""
+    places, strangers = {}, len(known)
+    for family in families:
+        title, _, mode = family.rpartition(", ")
+        title, mode = (title, mode) if mode in ("single-task", "multi-task") else (family, "")
+        if family in known:
+            places[family] = known.index(family), 0
+        elif title in known:
+            places[family] = known.index(title), 4 * (mode == "single-task")
+        else:
+            places[family] = strangers, 0
+            strangers += 1
+    return places
 
 
 def new_figure(width: float, height: float) -> Figure:
