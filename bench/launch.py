@@ -84,12 +84,7 @@ def launch_suite(
     Returns:
         How many trials have a good record now; with `only`, of those chosen.
     """
-    if rerun - set(RERUN):
-        raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
-    if executor == "serial" and slots != Slots():
-        raise ConfigError(
-            "--address, --gpus-per-trial, --cpus-per-trial and --leave-out-broken-nodes are for --executor ray; leave them out with serial"
-        )
+    require_sound(rerun, executor, slots)
     console, suite_dir = Console(stderr=True, quiet=quiet), (results / suite.name).resolve()
     chosen = chosen_trials(suite, only)
     prepare_data(chosen, suite_dir.parent, data_root, console)
@@ -124,6 +119,16 @@ def launch_suite(
     if not accuracy:
         return summarize({profile_id(trial) for trial in chosen}, suite_dir / "profiles", verbose=verbose)
     return summarize([trial.run_id for trial in chosen], suite_dir / "records", verbose=verbose)
+
+
+def require_sound(rerun: frozenset[str], executor: str, slots: Slots) -> None:
+    """Raise ConfigError where options are unknown or do not go together."""
+    if rerun - set(RERUN):
+        raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
+    if executor == "serial" and slots != Slots():
+        raise ConfigError(
+            "--address, --gpus-per-trial, --cpus-per-trial and --leave-out-broken-nodes are for --executor ray; leave them out with serial"
+        )
 
 
 @contextlib.contextmanager

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import SuiteError
-from bench.record import load_records, read_plan, read_record
+from bench.record import RecordError, read_plan, read_record
 from bench.storage import plain_name
+
+DAMAGED = "damaged"
 
 
 def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
     """Count, for each row of the last plan, the trials with a record, those that failed, have begun, and are missing.
 
+    A record that cannot be read counts as "damaged": the next launch sets it aside and runs its trial again.
+
     Raises:
         FileNotFoundError: The suite has not been launched here.
-        bench.record.RecordError: A record is damaged.
+        bench.record.RecordError: The plan is damaged.
     """
     plan_file = suite_dir / "plan.json"
     if not plan_file.exists():
@@ -24,7 +28,7 @@ def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
     rows = []
     for row in read_plan(plan_file)["rows"]:
         records = {run_id: suite_dir / "records" / f"{run_id}.json" for run_id in row["run_ids"]}
-        statuses = [read_record(path)["status"] for path in records.values() if path.exists()]
+        statuses = [readable(path)["status"] for path in records.values() if path.exists()]
         begun = [run_id for run_id in records if (suite_dir / "checkpoints" / f"{run_id}.attempts").exists()]
         failures = sorted({status for status in statuses if status != "ok"})
         rows.append(
@@ -40,9 +44,18 @@ def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def readable(path: Path) -> Mapping[str, Any]:
+    """Return a record, or one of status "damaged" that holds nothing else."""
+    try:
+        return read_record(path)
+    except RecordError:
+        return {"status": DAMAGED}
+
+
 def overhead(suite_dir: Path) -> dict[str, Any]:
-    """Return what the slots of a suite's launches did with their time, profiles included; see `slot_shares`."""
-    return slot_shares([*load_records(suite_dir / "records"), *load_records(suite_dir / "profiles")])
+    """Return what the slots of a suite's launches did with their time, profiles included, damaged records not; see `slot_shares`."""
+    found = [readable(path) for folder in ("records", "profiles") for path in sorted((suite_dir / folder).glob("*.json"))]
+    return slot_shares([record for record in found if record["status"] != DAMAGED])
 
 
 def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

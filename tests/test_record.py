@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_records import made_record
+from made_records import demo_like_suite, made_record
 
 from bench import storage
 from bench.record import RecordError, load_records, read_plan, read_record, to_frame, write_atomically, write_record
+from bench.status import overhead, suite_status
 
 VALUES = {"semseg": 67.21, "normals": 17.97}
 
@@ -194,3 +195,13 @@ def test_a_wrong_plan_is_named_with_the_remedy(tmp_path: Path, plan: object, mes
         path.write_text(plan if isinstance(plan, str) else json.dumps(base | plan))
     with pytest.raises(RecordError, match=message):
         read_plan(path)
+
+
+def test_status_counts_a_damaged_record_and_goes_on(tmp_path: Path):
+    directory = demo_like_suite().write(tmp_path / "made")
+    damaged = next((directory / "records").glob("*.json"))
+    damaged.write_text(damaged.read_text()[:100])
+    rows = suite_status(directory)
+    assert sum("1 damaged" in row["not_ok"] for row in rows) == 1
+    assert sum(row["trials"] for row in rows) == sum(row["ok"] for row in rows) + 1
+    assert overhead(directory)["slots"] > 0
