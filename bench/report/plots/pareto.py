@@ -150,7 +150,7 @@ def _draw_points(axes: Axes, numbers: pd.DataFrame, styles: Mapping[str, dict], 
 def _draw_family(axes: Axes, own: pd.DataFrame, style: Mapping, *, joined: bool) -> None:
     """Draw one family's points, intervals and joining line; where there are too many, only the front keeps intervals."""
     own = own.sort_values("cost")
-    if joined and len(own) > 1:
+    if joined and own["dial_value"].nunique() > 1:  # a sweep: rows that differ in something else are no curve
         axes.plot(own["cost"], own["delta_m"], color=style["color"], linewidth=0.8, linestyle=style["linestyle"], alpha=0.45, zorder=2)
     for point in own.itertuples():
         alpha = 1.0 if point.on_front else 0.38
