@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from bench.training.loop import train_step
 from bench.training.optim import build_optimizer
 from bench.trial import method_block
 
-PROBE_BATCH = 4
+PROBE_BATCH, PROBE_STEPS = 4, 3
 OVERHEAD_SECONDS = 8.0
 """Start of a process, imports and evaluation, where no record tells it."""
 
@@ -119,7 +120,7 @@ def profiled_seconds(trials: list[TrialConfig], suite_dir: Path) -> dict[str, fl
 
 
 def estimate_trial_seconds(trial: TrialConfig, n_train: int) -> float:
-    """Estimate a trial's duration from two optimiser steps of a small batch measured here on random data; loading is not in it."""
+    """Estimate a trial's duration from the median of three optimiser steps of a small batch here, on random data; loading is not in it."""
     recipe = trial.recipe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(recipe.threads)
@@ -129,10 +130,12 @@ def estimate_trial_seconds(trial: TrialConfig, n_train: int) -> float:
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     images = min(recipe.batch_size, PROBE_BATCH)
     batch = random_batch(trial, images, device)
-    for _ in range(2):  # the first one warms up
+    timed = []
+    for _ in range(1 + PROBE_STEPS):  # the first one warms up
         started = time.perf_counter()
         train_step(model, batch, recipe, optimizer, scaler)
-        seconds = time.perf_counter() - started
+        timed.append(time.perf_counter() - started)
+    seconds = statistics.median(timed[1:])
     return OVERHEAD_SECONDS + recipe.epochs * steps_per_epoch(n_train, recipe.batch_size) * seconds * recipe.batch_size / images
 
 

@@ -49,17 +49,27 @@ def plan(
     weights: Weights = None,
     tuned: Tuned = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show what would run: rows, trainable parameters, missing trials, and an estimate of the time from steps measured here."""
     from bench.launch import plan_rows
 
     chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None)
     rows = plan_rows(chosen, results / suite, data_root=data_root)
-    show_rows(rows, as_json)
+    if as_json or not quiet:
+        show_rows(rows, as_json)
     if not as_json:
         to_do = sum(row["missing"] for row in rows)
         seconds = sum(row["missing"] * row["seconds_per_trial"] for row in rows)
-        print(f"{to_do} of {sum(row['trials'] for row in rows)} trials to run, about {seconds / 60:.0f} minutes of one slot in all.")
+        print(f"{to_do} of {sum(row['trials'] for row in rows)} trials to run, about {duration(seconds)} of one slot in all.")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for unit, length in (("days", 86400), ("hours", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def run(
@@ -168,6 +178,7 @@ def status(
     tail: Annotated[str | None, typer.Option(help="Show the end of a trial's log.", metavar="RUN_ID")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of the log to show.", min=1)] = 30,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show which trials of the last launch have a record, which failed, run and are missing, and what slots did beside training."""
     from bench.status import log_tail, overhead, suite_status
@@ -179,7 +190,7 @@ def status(
     rows, spent = suite_status(directory), overhead(directory)
     if as_json:
         print(json.dumps({"rows": rows, "slots": spent}, indent=1, ensure_ascii=False))
-    else:
+    elif not quiet:
         show_rows(rows, as_json)
         if spent["not_training_share"] is not None:
             print(
