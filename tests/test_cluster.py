@@ -14,7 +14,7 @@ from test_supervise import HERE, jobs_of, wait_for
 from bench.progress import Board
 from bench.record import load_records
 from bench.sweep import on_ray, preflight
-from bench.sweep.interrupt import Interrupt
+from bench.sweep.interrupt import Interrupt, descendants
 from bench.sweep.room import RoomError
 
 
@@ -81,18 +81,6 @@ def listening_addresses(pids: set[int]) -> set[str]:
     return found
 
 
-def descendants(pid: int) -> set[int]:
-    """The processes below a process, itself among them."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    below = {pid}
-    while more := {child for child, parent in parents.items() if parent in below} - below:
-        below |= more
-    return below
-
-
 LISTEN = """
 import sys
 from bench.sweep import on_ray
@@ -111,7 +99,7 @@ def test_a_cluster_that_is_started_here_listens_on_the_loopback_alone():
     with subprocess.Popen(command, cwd=HERE.parent, env=environment, stdin=pipe, stdout=pipe, text=True) as driver:
         try:
             assert driver.stdout.readline() == "up\n"
-            addresses = listening_addresses(descendants(driver.pid))
+            addresses = listening_addresses({driver.pid} | descendants(driver.pid))
         finally:
             driver.stdin.close()
     assert addresses

@@ -1,10 +1,11 @@
 """What the commands share: options, exit codes, the console, and how rows are printed."""
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -95,6 +96,14 @@ def limits_of(time_limit: float | None, attempts: int, memory_gib: float | None)
 
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     return Limits(time_limit_seconds=time_limit, max_attempts=attempts, memory_bytes=memory)
+
+
+def end_interrupted(quiet: bool) -> NoReturn:
+    """End this process now: all that was to be written is on disk, and tearing down torch and Ray takes seconds."""
+    Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

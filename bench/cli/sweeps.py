@@ -6,11 +6,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bench.cli.options import (
     DEFAULT_RESULTS,
-    INTERRUPTED,
     OK,
     SOME_FAILED,
     Address,
@@ -32,6 +30,7 @@ from bench.cli.options import (
     Tuned,
     Verbose,
     Weights,
+    end_interrupted,
     limits_of,
     load_suite,
     show_rows,
@@ -123,8 +122,7 @@ def run(
             quiet=quiet,
         )
     except KeyboardInterrupt:
-        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
-        raise typer.Exit(INTERRUPTED) from None
+        end_interrupted(quiet)
     if outcome.ok:
         print_report(results / suite, quiet=quiet, keep_current=True)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
@@ -167,8 +165,7 @@ def profile(
             quiet=quiet,
         )
     except KeyboardInterrupt:
-        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
-        raise typer.Exit(INTERRUPTED) from None
+        end_interrupted(quiet)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 
 

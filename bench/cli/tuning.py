@@ -9,7 +9,6 @@ from rich.console import Console
 
 from bench.cli.options import (
     DEFAULT_RESULTS,
-    INTERRUPTED,
     OK,
     SOME_FAILED,
     Address,
@@ -28,6 +27,7 @@ from bench.cli.options import (
     TimeLimit,
     Track,
     Weights,
+    end_interrupted,
     limits_of,
     load_suite,
     parse_seeds,
@@ -86,8 +86,7 @@ def tune(
     try:
         outcome = tune_suite(chosen, protocol, options, results=results, data_root=data_root, weights_file=weights, only=only)
     except KeyboardInterrupt:
-        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
-        raise typer.Exit(INTERRUPTED) from None
+        end_interrupted(quiet)
     show(outcome, as_json=as_json, quiet=quiet)
     raise typer.Exit(OK if all(row["complete"] for row in outcome["rows"]) else SOME_FAILED)
 

@@ -29,9 +29,13 @@ from bench.data.cache_build import build
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, checksum, plan_layout
 from bench.data.layout import fingerprint
 from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
+from bench.heartbeat import beat
 from bench.tasks import TASKS
 
 logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 5.0
+"""Between two signs of life while another process builds a cache."""
 
 READERS = ("bench/data", "bench/tasks.py")
 """Sources that can change what a cache holds."""
@@ -95,7 +99,7 @@ def open_cache(
             say(f"{directory}: {error}; it is built again")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(directory, say):
+        with locked(directory, say):
             try:
                 return load(directory, key, tasks)  # another process has built it meanwhile
             except CacheError:
@@ -176,20 +180,24 @@ def _mapped(directory: Path, name: str, layout: Layout, expected: list[int]) -> 
     array = np.memmap(path, dtype=np.uint8, mode="c")  # private, so that torch may have it; pages are shared until written, never here
     for chunk, crc in enumerate(expected):
         start, stop = layout.chunk_bytes(name, chunk)
+        beat()
         if zlib.crc32(array[start:stop]) != crc:
             raise CacheError(f"{path.name} is garbled among samples {chunk * CHUNK} to {chunk * CHUNK + CHUNK - 1}")
     return torch.from_numpy(array.view(DTYPES[kind_of(name)]))
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a cache; say so when that means to wait."""
-    lock = filelock.FileLock(f"{directory}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say(f"waiting for another process that builds {directory}")
-        lock.acquire()
+    lock, waiting = filelock.FileLock(f"{directory}.lock"), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=WAIT_SECONDS if waiting else 0)
+        except filelock.Timeout:
+            if not waiting:
+                say(f"waiting for another process that builds {directory}")
+            waiting = True
+            beat()  # whether that one hangs is watched where it runs
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener,
 from bench.data.layout import DataError
 from bench.data.store import RawSamples, encode, resized
 from bench.errors import SuiteError
+from bench.heartbeat import beat
 from bench.record import write_atomically
 
 SMALL_BYTES = 2**26
@@ -62,6 +63,7 @@ def build(
         with (partial_directory / _DONE).open("a", encoding="utf-8") as journal:
             for chunk, crc in _written(partial_directory, layout, dataset, opener, set(range(layout.chunks)) - set(done), processes):
                 done[chunk] = crc
+                beat()
                 print(json.dumps({"chunk": chunk, "crc32": crc}), file=journal, flush=True)
                 if progress is not None:
                     progress(min(len(done) * CHUNK, len(dataset)), len(dataset))
