@@ -26,6 +26,7 @@ LIGHT = ("bench.catalogue", "bench.errors", "bench.migration", "bench.record", "
 FOUNDATION = (
     "tasks",
     "errors",
+    "heartbeat",
     "storage",
     "migration",
     "config",

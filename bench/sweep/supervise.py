@@ -113,7 +113,7 @@ class Supervisor:
         if recorded(job) is None:
             death = overdue_death(overdue, job) if overdue is not None else how(code, memory_kills() - kills)
             attempts.add(f"died {death}", at=now())
-            append_line(log, f"--- attempt {number} died {death}, in epoch {attempts.epoch + 1} of {job['epochs']}, {now()}")
+            append_line(log, f"--- attempt {number} died {death}, {whereabouts(attempts.epoch, job['epochs'])}, {now()}")
 
     def end_overdue(self, module: str, pid: int) -> None:
         """Kill a child and see it end; a nursery whose child does not end even so, because it waits inside of the kernel, is given up."""
@@ -138,7 +138,7 @@ class Supervisor:
 def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
     """Return status and reason of a trial that is not to be started again, or None."""
     deaths = attempts.deaths
-    where = f"last in epoch {attempts.epoch + 1}"
+    where = f"last {whereabouts(attempts.epoch, job['epochs'])}"
     if deaths and "time limit" in deaths[-1]:
         again = "its checkpoint is kept: `--rerun failed` with a longer --time-limit goes on from there"
         return "timeout", f"{deaths[-1].removeprefix('of ')} over, {where}, and killed; {again}"
@@ -180,6 +180,13 @@ def log_file(job: Job) -> Path:
     path = Path(job["suite_dir"]) / "logs" / f"{job['run_id']}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def whereabouts(epoch: int, epochs: int) -> str:
+    """Say how far a trial has come that has finished so many of its epochs; a profile has none."""
+    if epochs == 0:
+        return "while it was measured"
+    return f"in epoch {epoch + 1} of {epochs}" if epoch < epochs else "after its last epoch"
 
 
 def overdue_death(overdue: str, job: Job) -> str:
