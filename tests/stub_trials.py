@@ -13,7 +13,9 @@ from pathlib import Path
 
 from made_records import made_record
 
+from bench.config import TrialConfig
 from bench.record import write_record
+from bench.storage import append_line
 
 
 def train(job: dict, report) -> None:
@@ -36,6 +38,33 @@ def train(job: dict, report) -> None:
     record |= {"attempt": job["attempt"], "launch": job["launch"], "history": [{"epoch": first, "losses": {}}]}
     write_record(suite_dir / "records", record)
     checkpoint.unlink()
+
+
+def read_caches(job: dict, report) -> None:
+    """Open weights and data as a trial on a cluster does; every file that is copied to the node is written down, with the node."""
+    import logging
+    import shutil
+
+    from bench.data import node_copy
+    from bench.data.feed_modes import request_of
+    from bench.model.node_cache import copied, default_cache_dir
+
+    suite_dir, node = Path(job["suite_dir"]), default_cache_dir().parent.name
+    places, copyfile, copy = json.loads((suite_dir / "places.json").read_text()), shutil.copyfile, node_copy.copy
+
+    def note(call):
+        def noted(source, target):
+            append_line(suite_dir / "copies", f"{node} {Path(source).name}")
+            return call(source, target)
+
+        return noted
+
+    shutil.copyfile, node_copy.copy = note(copyfile), note(copy)
+    copied(Path(places["weights"]), places["digest"], default_cache_dir())
+    request = request_of(TrialConfig.from_dict(job["config"]).data, Path(places["data"]), "train")
+    node_copy.nearest(request, Path(places["cache"]), default_cache_dir() / "data", logging.warning)
+    append_line(suite_dir / "opened", node)
+    train(job, report)
 
 
 def act(deed: str) -> None:

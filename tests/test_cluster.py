@@ -1,6 +1,7 @@
 """Three raylets on this machine: trials of a node that dies move and resume; a node that is not fit is named before the start."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -9,13 +10,35 @@ import time
 from pathlib import Path
 
 import pytest
-from test_supervise import HERE, jobs_of, wait_for
+from test_supervise import BASE, HERE, jobs_of, wait_for
 
+from bench.data.cache import open_cache
+from bench.data.feed_modes import request_of
+from bench.data.roots import ensure_synthetic
+from bench.model.node_cache import sha256
 from bench.progress import Board
 from bench.record import load_records
 from bench.sweep import on_ray, preflight
 from bench.sweep.interrupt import Interrupt, descendants
 from bench.sweep.room import RoomError
+
+
+def assert_each_node_reads_once(suite_dir: Path, connection) -> None:
+    """Run six trials on two nodes: each node copies weights and data cache once, whichever of its trials comes first."""
+    data, cache, weights = BASE.data, suite_dir / "cache", suite_dir / "weights.pth"
+    root, _ = ensure_synthetic(suite_dir.parent, data.synthetic)
+    open_cache(request_of(data, root, "train"), BASE.tasks, cache)
+    weights.write_bytes(b"weights")
+    places = {"data": str(root), "cache": str(cache), "weights": str(weights), "digest": sha256(weights)}
+    (suite_dir / "places.json").write_text(json.dumps(places))
+    jobs = [job | {"entry": "stub_trials:read_caches"} for job in jobs_of(suite_dir, range(6))]
+    with Board({job["run_id"]: ("stubs", job["epochs"]) for job in jobs}, quiet=True) as board, Interrupt(print) as interrupt:
+        on_ray.run_ray(jobs, connection, board, interrupt, suite_dir)
+    opened, copies = ((suite_dir / name).read_text().splitlines() for name in ("opened", "copies"))
+    assert len(opened) == 6
+    assert set(opened) == {"a", "b"}
+    name = request_of(data, root, "train").directory(cache).name
+    assert sorted(copies) == sorted(f"{node} {file}" for node in "ab" for file in (weights.name, name))
 
 
 def kill_a_node_soon(suite_dir: Path, cluster, nodes: list) -> None:
@@ -38,7 +61,10 @@ def test_trials_of_a_dead_node_move_and_resume_and_a_broken_node_is_named_before
     monkeypatch.setenv("RAY_worker_niceness", "0")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20})
     try:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
+        disks = [tmp_path / "a", tmp_path / "b"]  # each node's own
+        for disk in disks:
+            disk.mkdir()
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars={"TMPDIR": str(disk)}) for disk in disks]
         broken = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars={"PYTHONPATH": f"{HERE}:{HERE / 'broken_node'}"})
         suite_dir = tmp_path / "stub"
         suite_dir.mkdir()
@@ -53,6 +79,7 @@ def test_trials_of_a_dead_node_move_and_resume_and_a_broken_node_is_named_before
             with pytest.raises(RoomError, match=r"asks for 7 CPUs, 0 GPUs .* 1 CPUs, 0 GPUs"):
                 on_ray.require_fitting([jobs[0] | {"cpus": 7}], connection)
             with Board({job["run_id"]: ("stubs", job["epochs"]) for job in jobs}, quiet=True) as board, Interrupt(print) as interrupt:
+                assert_each_node_reads_once(suite_dir.parent / "cached", connection)
                 kill_a_node_soon(suite_dir, cluster, nodes)
                 on_ray.run_ray(jobs, connection, board, interrupt, suite_dir)
     finally:

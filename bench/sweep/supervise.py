@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from bench.errors import SuiteError
-from bench.storage import StorageError, append_line
+from bench.storage import StorageError, append_line, refuse
 from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
 from bench.sweep.nursery import Nursery, NurseryError, kill_group
 
@@ -164,15 +164,23 @@ def held(path: Path) -> Any:
 
     Raises:
         SuiteError: It does not end.
+        StorageError: The disk does not take the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, timeout=ORPHAN_SECONDS)
     try:
-        with filelock.FileLock(path, timeout=ORPHAN_SECONDS):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except filelock.Timeout:
         raise SuiteError(f"another process has held {path} for {ORPHAN_SECONDS:g} s: end it, then run the same command again") from None
     except NotImplementedError:  # a file system without locks: the launch's own lock must do
+        pass
+    except OSError as error:
+        refuse(error, path)
+        raise
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def log_file(job: Job) -> Path:
