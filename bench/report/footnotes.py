@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from bench.report.seeds import HELD_OUT, why_no_delta_m
 from bench.tasks import TASKS
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -168,10 +169,10 @@ def _missing_notes(plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapp
         notes.append(f"Trials not run yet ({len(absent)}): {', '.join(absent)}.")
     if (rows["seeds_complete"] < rows["seeds_planned"]).any():
         notes.append("A seed counts only where every task of its row has a result; the column Seeds says where that fails.")
-    if not rows["is_reference"].any():
-        notes.append("Δm is not given: the plan names no reference row.")
-    elif not rows.loc[rows["is_reference"], "seeds_complete"].any():
-        notes.append("Δm is not given: its reference row has no complete seed.")
+    for suffix, what in (("", "Δm"), (HELD_OUT, "Δm of the epoch best on the held-out split")):
+        why = why_no_delta_m(rows, suffix=suffix) if f"delta_m{suffix}_mean" in rows else None
+        if why is not None:
+            notes.append(f"{what} is not given: {why}.")
     if len(records) > len(own):
         notes.append(f"{len(records) - len(own)} records in the directory belong to no row of the plan and are left out.")
     return notes

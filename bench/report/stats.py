@@ -109,10 +109,9 @@ def _delta_m_ends(plan: Mapping, seeds: pd.DataFrame, position: int, suffix: str
             seeds.loc[(seeds["row"] == place) & seeds["complete"], columns].dropna().to_numpy(dtype=float)
             for place in (position, reference)
         ]
-        if len(values[1]):
+        if len(values[1]) and values[1].mean(axis=0).all():  # undefined against a reference of 0
             signs = np.array([1 if TASKS[task].higher_is_better else -1 for task in plan["rows"][reference]["tasks"]])
-            with np.errstate(divide="ignore", invalid="ignore"):
-                low, high, _ = delta_m_interval(values[0], values[1], signs) if len(values[0]) else (np.nan, np.nan, np.nan)
+            low, high, _ = delta_m_interval(values[0], values[1], signs) if len(values[0]) else (np.nan, np.nan, np.nan)
     return {f"{name}_low": low, f"{name}_high": high}
 
 
@@ -165,7 +164,7 @@ def _robust(plan: Mapping, seeds: pd.DataFrame) -> dict[str, np.ndarray]:
     for task in plan_tasks(plan):
         values = pd.DataFrame(seed_matrix(seeds, metric_column(task), rows))
         ranks.append(values.rank(ascending=not TASKS[task].higher_is_better).to_numpy())
-        if task in reference:
+        if reference.get(task):
             sign = 1 if TASKS[task].higher_is_better else -1
             changes.append(100 * sign * (values.to_numpy() / reference[task] - 1))
     stacked = np.concatenate(ranks, axis=1)

@@ -20,6 +20,7 @@ from bench.report.plots.rank_curves import curve_numbers, draw_rank_curves
 from bench.report.plots.sensitivity import draw_sensitivity, sensitivity_numbers
 from bench.report.plots.tasks import change_numbers, draw_interference, draw_task_bars, interference_numbers, shown_labels
 from bench.report.plots.training_curves import draw_training_curves, loss_numbers
+from bench.report.seeds import why_no_delta_m
 from bench.report.stats import plan_tasks, reference_position
 from bench.report.style import family_styles, render
 from bench.tasks import TASKS
@@ -177,7 +178,7 @@ def _pareto(
     cost, position = COSTS[key], reference_position(plan)
     numbers = pareto_numbers(rows, cost=cost.column, scale=cost.scale)
     if numbers.empty or position is None:
-        raise NotDrawnError("no row has a Δm, since the reference row has no complete seed.")
+        raise NotDrawnError(f"no row has a Δm: {why_no_delta_m(rows) or 'no row has a complete seed'}.")
     label, published = plan["rows"][position]["label"], published_points(records) if key == "params" else None
     figure = draw_pareto(numbers, styles, cost_title=cost.title, reference_label=label, title=title, published=published)
     return figure, numbers if published is None else pd.concat([numbers, published.assign(family="published")], ignore_index=True)
@@ -188,7 +189,7 @@ def _pareto_grid(plan: Mapping, rows: pd.DataFrame, styles: Mapping, title: str)
     parts = {key: pareto_numbers(rows, cost=COSTS[key].column, scale=COSTS[key].scale) for key in GRID}
     parts = {key: numbers for key, numbers in parts.items() if len(numbers)}
     if not parts or position is None:
-        raise NotDrawnError("no row has a Δm, since the reference row has no complete seed.")
+        raise NotDrawnError(f"no row has a Δm: {why_no_delta_m(rows) or 'no row has a complete seed'}.")
     figure = draw_pareto_grid(parts, styles, reference_label=plan["rows"][position]["label"], title=title)
     return figure, pd.concat([numbers.assign(axis=COSTS[key].title) for key, numbers in parts.items()], ignore_index=True)
 
