@@ -1,7 +1,7 @@
 """Qualitative panels: the same validation images, per task and row, with ground truth and error maps, as RGB arrays.
 
 The pictures come from the files that `bench.measure.panels` describes (uint8, thinned); of every row the lowest seed that has them is
-shown. Which images, is fixed before training; nothing is picked by how it looks.
+shown. Which images, is fixed before training, by their labels alone (`bench.data.shown`); nothing is picked by how a prediction looks.
 """
 
 from collections.abc import Mapping, Sequence

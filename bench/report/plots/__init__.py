@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.report.panels import Panel, load_panels
 from bench.report.plots.costs import draw_memory, memory_numbers
-from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, panel_numbers
+from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, labelled_places, panel_numbers
 from bench.report.plots.pareto import COSTS, draw_pareto, draw_pareto_grid, pareto_numbers
 from bench.report.plots.published import published_points
 from bench.report.plots.rank_curves import curve_numbers, draw_rank_curves
@@ -196,6 +196,8 @@ def _pareto_grid(plan: Mapping, rows: pd.DataFrame, styles: Mapping, title: str)
 def _panels(panels: Sequence[Panel], rows: pd.DataFrame, title: str) -> tuple[Figure, pd.DataFrame]:
     """Draw a task's panels for a few rows; rows on other images than the first row's are left out of the figure."""
     same = [panel for panel in panels if panel.ids == panels[0].ids and panel.images.shape == panels[0].images.shape]
+    if not labelled_places(same):
+        raise NotDrawnError(f"none of the {len(same[0].ids)} images kept has a label of this task.")
     chosen = set(shown_labels(rows, [panel.label for panel in same], METHODS_AT_MOST))
     return draw_panels([panel for panel in same if panel.label in chosen], title=title), panel_numbers(panels)
 
