@@ -1,10 +1,11 @@
-"""Which validation images the qualitative panels show: chosen by their labels alone, before training, the same for every trial of a data set.
+"""Which validation images the qualitative panels show: chosen by labels alone, before training, the same for every trial of a data set.
 
-The images lie in equal parts of the split, near the middle of each, and have labels of as many tasks as can be found there: PASCAL-Context has
-labels of human parts only where there are people, and a panel without a label shows no error.
+The images lie in equal parts of the split, near the middle of each, and have labels of as many tasks as can be found there: PASCAL-Context
+has labels of human parts only where there are people, and a panel without a label shows no error.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def shown_ids(root: Path, ids: Sequence[str], split: str = "val", count: int = I
     """
     count = min(count, len(ids))
     edges = [i * len(ids) // max(count, 1) for i in range(count + 1)]
-    parts = [_from_the_middle(ids[start:end])[:LOOKED_AT] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [_from_the_middle(ids[start:end])[:LOOKED_AT] for start, end in pairwise(edges)]
     readers = _readers(root, split, [name for part in parts for name in part])
     return tuple(_best(part, readers) for part in parts)
 

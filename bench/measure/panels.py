@@ -1,9 +1,9 @@
 """Pictures of what a trained model predicts: a few fixed validation images, kept as uint8 beside the record.
 
 `bench.data.shown` chooses the images by their labels; neither seed nor method matters, so that every trial of a suite shows the same ones.
-What is common to the trials, image and labels, is written once: to `scenes-<key>-<what>.npz`, the key being a hash of the data set, the images and
-their size. A trial adds `<run_id>.panels.npz` with its predictions. Maps are thinned to at most 224 pixels a side; metrics never come from
-them.
+What is common to the trials, image and labels, is written once: to `scenes-<key>-<what>.npz`, the key being a hash of the data set, the
+images and their size. A trial adds `<run_id>.panels.npz` with its predictions. Maps are thinned to at most 224 pixels a side; metrics never
+come from them.
 
 Encodings, all uint8 with 0 or 255 where a label is ignored:
 
