@@ -35,6 +35,7 @@ def make_page(
     contents: Mapping[str, str | bytes],
     findings: Sequence[str],
     evidence: Mapping[str, str],
+    damaged: Mapping[str, str] | None = None,
 ) -> str:
     """Return the page.
 
@@ -47,11 +48,12 @@ def make_page(
         contents: The other files of the report, for the downloads.
         findings: Sentences on what holds and what does not.
         evidence: Markdown by heading: claims, ours beside published, audit, fronts; what is not there is left out.
+        damaged: Why, per file of the suite that could not be used.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    data = payload(plan, records, rows) | {"panels": pictures(drawn.panels, list(rows["label"]))}
+    data = payload(plan, records, rows, damaged or {}) | {"panels": pictures(drawn.panels, list(rows["label"]))}
     images = [
         {"name": name, "caption": CAPTIONS[name], "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}
         for name in drawn.names
@@ -61,7 +63,7 @@ def make_page(
         plan=plan,
         description=_paragraphs(plan.get("description") or ""),
         title=table.title,
-        facts=facts(plan, records, rows),
+        facts=facts(plan, records, rows, damaged or {}),
         findings=findings,
         evidence={heading: Markup(to_markup(text)) for heading, text in evidence.items()},
         heads=[_head(name) for name in table.cells.columns],

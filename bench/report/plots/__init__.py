@@ -69,7 +69,9 @@ def figure_files() -> list[str]:
     return [f"{name}.{suffix}" for name in CAPTIONS for suffix in SUFFIXES]
 
 
-def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path) -> Drawn:
+def make_figures(
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path, tuning: Path | None = None
+) -> Drawn:
     """Draw every figure that the records allow.
 
     Args:
@@ -78,9 +80,10 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
         rows: As `bench.report.stats.row_frame` returns it.
         title: Title of every figure.
         directory: Where the records' panels lie.
+        tuning: `tuning.json` of the suite, or None.
     """
     drawn = Drawn(panels=load_panels(plan, records, directory))
-    for name, make in _makers(plan, records, rows, title, drawn.panels, directory.parent):
+    for name, make in _makers(plan, records, rows, title, drawn.panels, tuning):
         try:
             figure, numbers = make()
         except NotDrawnError as reason:
@@ -93,7 +96,7 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
 
 
 def _makers(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], suite_dir: Path
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], tuning: Path | None
 ) -> Iterator[tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]]:
     """Yield each figure's name with the function that draws it and returns its numbers."""
     styles, tasks = family_styles(rows), plan_tasks(plan)
@@ -139,12 +142,12 @@ def _makers(
             lambda numbers: _with_seaborn(lambda: draw_training_curves(numbers, styles, title=title)),
         ),
     )
-    if (suite_dir / "tuning.json").exists():
+    if tuning is not None:
         families = dict(zip(rows["label"], rows["family"], strict=True))
         yield (
             "sensitivity",
             lambda: _with_numbers(
-                sensitivity_numbers(suite_dir / "tuning.json", families),
+                sensitivity_numbers(tuning, families),
                 "no setting that was tried has a held-out score.",
                 lambda numbers: draw_sensitivity(numbers, styles, title=title),
             ),
