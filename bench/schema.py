@@ -99,7 +99,7 @@ _OPTIONAL_FIELDS = {
 }
 """Fields that a record need not have, with their types where it has them."""
 
-_RANGES = {"%": (0.0, 100.0), "°": (0.0, 180.0), "m": (0.0, math.inf)}
+RANGES = {"%": (0.0, 100.0), "°": (0.0, 180.0), "m": (0.0, math.inf)}
 """Values that a headline metric can take, per unit: a stand-in such as -1 is none of them."""
 
 
@@ -195,7 +195,7 @@ def _check_metrics(metrics: Mapping, tasks: list[str], path: str, source: str) -
         if not isinstance(values, dict):
             continue  # `score` beside the tasks
         _check_numbers(values, f"{source}, {path}.{task}")
-        low, high = _RANGES[TASKS[task].unit] if task in TASKS else (-math.inf, math.inf)
+        low, high = RANGES[TASKS[task].unit] if task in TASKS else (-math.inf, math.inf)
         value = values.get(TASKS[task].metric) if task in TASKS else None
         if value is not None and math.isfinite(value) and not low <= value <= high:
             raise RecordError(f"{source}: {path}.{task}.{TASKS[task].metric} is {value}, allowed: {low:g} to {high:g}, or null.")

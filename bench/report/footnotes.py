@@ -66,6 +66,16 @@ def footnotes(
     ]
 
 
+_QUANTILES = ("12.7", "4.3", "3.2")
+"""Student's t at 97.5 % for one, two and three degrees of freedom."""
+
+
+def _few_seeds(count: int) -> str:
+    """Say why intervals of so few seeds are wide."""
+    wide = f"{_QUANTILES[count - 2]} standard errors to either side, where many seeds would take 2"
+    return f"with {count} seeds it is {wide}: that few seeds leave so much open, and the tests between rows, which are paired, are sharper"
+
+
 def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame, tuning: Mapping | None) -> list[str]:
     """Say what was trained on what, and how the shown numbers were chosen."""
 
@@ -76,7 +86,13 @@ def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame,
         return _listed(distinct(usable, lambda record: record["env"].get(key)))
 
     seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
-    spread = "mean ± half of the 95 % t interval over seeds" if len(seeds) > 1 else "one seed, hence no spread is known"
+    spread = (
+        "mean ± half of the 95 % t interval over seeds; of a metric it is cut at the values that the metric can take, of times and memory "
+        "it is the interval of their logarithm, so that it stays positive; where it is not symmetric, its ends are given"
+        if len(seeds) > 1
+        else "one seed, hence no spread is known"
+    )
+    spread += f"; {_few_seeds(len(seeds))}" if 1 < len(seeds) < len(_QUANTILES) + 2 else ""
     source = _listed(distinct(usable, lambda record: record["config"].get("data", {}).get("source")))
     sizes = distinct(usable, lambda record: f"{record['data']['n_train']} training and {record['data']['n_val']} validation images")
     rates = distinct(usable, lambda record: record["config"].get("recipe", {}).get("peak_lr"))

@@ -159,13 +159,13 @@ def _rank(row: tuple) -> str:
 def _format(rows: pd.DataFrame, column: Column) -> tuple[list[str], np.ndarray]:
     """Return the texts of a column, and which of them are its best: by test where there is one, else at the digits shown."""
     mean = rows[column.mean].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan) / column.scale
-    half = np.full(len(mean), np.nan)
+    ends = np.full((2, len(mean)), np.nan)
     if column.spread is not None:
-        half = (rows[f"{column.spread}_high"] - rows[f"{column.spread}_low"]).to_numpy(dtype=np.float64) / 2 / column.scale
+        ends = rows[[f"{column.spread}_low", f"{column.spread}_high"]].to_numpy(dtype=np.float64).T / column.scale
     decimals = _decimals(mean) if column.decimals is None else column.decimals
-    if column.decimals is None and not (np.nan_to_num(half).round(decimals) > 0).any():
-        half = np.full(len(mean), np.nan)  # a cost that seeds agree on
-    texts = [_number(value, spread, decimals, signed=column.signed) for value, spread in zip(mean, half, strict=True)]
+    if column.decimals is None and not (np.nan_to_num(ends[1] - ends[0]).round(decimals) > 0).any():
+        ends = np.full((2, len(mean)), np.nan)  # a cost that seeds agree on
+    texts = [_number(value, low, high, decimals, signed=column.signed) for value, low, high in zip(mean, *ends, strict=True)]
     rounded = mean.round(decimals)
     known = ~np.isnan(rounded)
     if not known.any():
@@ -184,13 +184,23 @@ def _decimals(values: np.ndarray) -> int:
     return 3 if not len(positive) else int(np.clip(2 - np.floor(np.log10(positive.min())), 0, 3))
 
 
-def _number(mean: float, half: float, decimals: int, *, signed: bool) -> str:
-    """Format a mean with half its interval where there is one; a mean that rounds to zero has no sign."""
+def _number(mean: float, low: float, high: float, decimals: int, *, signed: bool) -> str:
+    """Format a mean with its interval where there is one: half of it where both sides are alike at the digits shown, else its ends."""
     if np.isnan(mean):
         return DASH
-    size = f"{abs(mean):.{decimals}f}"
-    sign = "" if float(size) == 0 else MINUS if mean < 0 else "+" if signed else ""
-    return f"{sign}{size}" + ("" if np.isnan(half) else f" ± {half:.{decimals}f}")
+    shown = _signed(mean, decimals, plus=signed)
+    if np.isnan(low):
+        return shown
+    below, above = (f"{side:.{decimals}f}" for side in (mean - low, high - mean))
+    if below == above or abs((mean - low) - (high - mean)) < 10**-decimals:
+        return f"{shown} ± {(high - low) / 2:.{decimals}f}"
+    return f"{shown} [{_signed(low, decimals, plus=signed)}, {_signed(high, decimals, plus=signed)}]"
+
+
+def _signed(value: float, decimals: int, *, plus: bool) -> str:
+    """Format a number with a true minus sign; what rounds to zero has no sign."""
+    size = f"{abs(value):.{decimals}f}"
+    return ("" if float(size) == 0 else MINUS if value < 0 else "+" if plus else "") + size
 
 
 def to_csv(rows: pd.DataFrame) -> str:
@@ -297,7 +307,9 @@ def to_rich(table: MainTable, *, width: int = 200) -> Table:
     for head in heads:
         shown.add_column(head.replace(" ", "\n"), justify="left" if head in LEFT else "right")
     for position, line in table.cells[heads].iterrows():
-        texts = [text.split(" ±")[0] if narrow else text for text in line]
+        texts = [
+            text.split(" ±")[0].split(" [")[0] if narrow and head != "Method" else text for head, text in zip(heads, line, strict=True)
+        ]
         styles = ["bold" if mark else "" for mark in table.bold.loc[position, heads]]
         ends = position + 1 < len(table.groups) and table.groups[position] != table.groups[position + 1]
         shown.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)), end_section=ends)

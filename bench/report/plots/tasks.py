@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from bench.report.intervals import half_width
 from bench.report.stats import metric_column
 from bench.report.style import STYLE, TEXT_WIDTH_INCHES, keep_in_view, new_figure
 from bench.tasks import TASKS
@@ -69,7 +70,7 @@ def _change(row: pd.Series, counterpart: pd.Series, task: str) -> dict | None:
     if pd.isna(mean) or pd.isna(base) or base == 0:
         return None
     change = 100 * (1 if TASKS[task].higher_is_better else -1) * (mean - base) / base
-    half = [(part[f"{quantity}_high"] - part[f"{quantity}_low"]) / 2 for part in (row, counterpart)]
+    half = [half_width(part[f"{quantity}_std"], part[f"{quantity}_n"]) for part in (row, counterpart)]
     width = 100 * np.hypot(*half) / abs(base)
     names = {"label": row["label"], "family": row["family"], "kind": row["kind"], "task": task, "against": counterpart["label"]}
     return names | {"change": change, "low": change - width, "high": change + width}
