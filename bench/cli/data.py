@@ -139,7 +139,10 @@ def held_out(
 def doctor(
     data_root: DataRoot = None,
     weights: Weights = None,
-    problems: Annotated[Path | None, typer.Option(help="Write every missing or broken file to this text file.", metavar="FILE")] = None,
+    problems: Annotated[
+        Path | None,
+        typer.Option(help="Write every missing or broken file, and every image without labels of a task, to this file.", metavar="FILE"),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
