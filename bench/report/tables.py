@@ -188,16 +188,16 @@ def _number(mean: float, low: float, high: float, decimals: int, *, signed: bool
     """Format a mean with its interval where there is one: half of it where both sides are alike at the digits shown, else its ends."""
     if np.isnan(mean):
         return DASH
-    shown = _signed(mean, decimals, plus=signed)
+    shown = with_sign(mean, decimals, plus=signed)
     if np.isnan(low):
         return shown
     below, above = (f"{side:.{decimals}f}" for side in (mean - low, high - mean))
     if below == above or abs((mean - low) - (high - mean)) < 10**-decimals:
         return f"{shown} ± {(high - low) / 2:.{decimals}f}"
-    return f"{shown} [{_signed(low, decimals, plus=signed)}, {_signed(high, decimals, plus=signed)}]"
+    return f"{shown} [{with_sign(low, decimals, plus=signed)}, {with_sign(high, decimals, plus=signed)}]"
 
 
-def _signed(value: float, decimals: int, *, plus: bool) -> str:
+def with_sign(value: float, decimals: int, *, plus: bool) -> str:
     """Format a number with a true minus sign; what rounds to zero has no sign."""
     size = f"{abs(value):.{decimals}f}"
     return ("" if float(size) == 0 else MINUS if value < 0 else "+" if plus else "") + size
