@@ -124,7 +124,7 @@ def draw_intervals(axes: Axes, intervals: Iterable[tuple[float, float, float, Ma
 
 def seeds_note(n: Iterable[float]) -> str:
     """Say over how many seeds intervals are, such as "2 seeds" or "1 to 3 seeds"."""
-    known = sorted({int(value) for value in n if value == value})
+    known = sorted({int(value) for value in n if value >= 2})  # one seed gives no interval
     return "seeds" if not known else f"{known[0]} to {known[-1]} seeds" if len(known) > 1 else f"{known[0]} seeds"
 
 

@@ -18,6 +18,9 @@ MIB = 2**20
 LABELS_AT_MOST = 48
 """Points that get a label; with more of them, only rows on the front do."""
 
+FRONT_LABELS, FRONT_LABELS_SMALL = 24, 8
+"""How many of these, in a plot of the text's width and in one of half of it."""
+
 
 FAMILIES_AT_MOST = 12
 """Families that a legend tells apart."""
@@ -131,7 +134,7 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
         handles = [*_family_handles(numbers, styles), _front_handle(), *_reading_aids(numbers, reference_label, None)]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.2)
         _draw_intervals(pairs, styles)
-        _label_points(figure, pairs, styles, None, names=len(styles) > FAMILIES_AT_MOST)
+        _label_points(figure, pairs, styles, None, names=len(styles) > FAMILIES_AT_MOST, most=FRONT_LABELS_SMALL)
     return figure
 
 
@@ -238,14 +241,22 @@ def _family_handles(numbers: pd.DataFrame, styles: Mapping[str, dict]) -> list[L
     ]
 
 
-def _label_points(figure: Figure, pairs: list, styles: Mapping[str, dict], published: pd.DataFrame | None, *, names: bool = True) -> None:
+def _label_points(
+    figure: Figure,
+    pairs: list,
+    styles: Mapping[str, dict],
+    published: pd.DataFrame | None,
+    *,
+    names: bool = True,
+    most: int = FRONT_LABELS,
+) -> None:
     """Name each family at its point of the highest cost, and write the dial's value beside the others; without names the values alone."""
     limits = [axes.get_ylim() for axes, _ in pairs]
     figure.canvas.draw()  # the layout must be final
     figure.set_layout_engine("none")
     for (axes, numbers), limit in zip(pairs, limits, strict=True):
         axes.set_ylim(limit)
-        shown = point_labels(numbers, names=names)
+        shown = point_labels(numbers, names=names, most=most)
         shown["color"] = [styles[family]["color"] for family in shown["family"]]
         if published is not None:
             shown = pd.concat([shown, published.assign(text=published["label"], color="#595959")], ignore_index=True)
@@ -254,17 +265,19 @@ def _label_points(figure: Figure, pairs: list, styles: Mapping[str, dict], publi
         )
 
 
-def point_labels(numbers: pd.DataFrame, *, names: bool = True) -> pd.DataFrame:
+def point_labels(numbers: pd.DataFrame, *, names: bool = True, most: int = FRONT_LABELS) -> pd.DataFrame:
     """Return the points that get a label, with its `text`: the row's label once a family, else the value of the dial.
 
-    Without names, points of a family that was swept bear the value of its dial, the others nothing.
+    Without names, points of a family that was swept bear the value of its dial, the others nothing. Of many points, `most` of the front's.
     """
     if not names:
         swept = numbers.groupby("family")["dial_value"].transform("nunique") > 1
         shown = numbers[swept & (numbers["on_front"] | (len(numbers) <= LABELS_AT_MOST))].copy()
         return shown.assign(text=[f"{value:g}" for value in shown["dial_value"]])
-    shown = numbers[numbers["on_front"]].copy() if len(numbers) > LABELS_AT_MOST else numbers.copy()
-    shown = shown.iloc[np.argsort(-shown["delta_m"].to_numpy(), kind="stable")[:LABELS_AT_MOST]].sort_index()
+    shown = numbers.copy()
+    if len(numbers) > LABELS_AT_MOST:  # of a long front, points all along it
+        front = numbers[numbers["on_front"]].sort_values("cost", kind="stable")
+        shown = front.iloc[np.unique(np.linspace(0, len(front) - 1, min(most, len(front))).round().astype(int))].sort_index()
     named = set(shown.groupby("family")["cost"].idxmax())
     alone = shown["dial_value"].isna() | shown.index.isin(named)
     shown["text"] = [row.label if whole else f"{row.dial_value:g}" for row, whole in zip(shown.itertuples(), alone, strict=True)]
