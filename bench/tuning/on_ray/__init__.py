@@ -122,7 +122,7 @@ def fitted(
     bases = [base for tuned in rows for base in tuned.bases]
     jobs = [make_job(base, launch, limits, gpus=launch.gpus_per_trial, cpus=slots.cpus) for base in bases]
     sweep.require_fitting(jobs, cluster)
-    return launch, sweep.resources({"job": max(jobs, key=lambda job: job["cpus"])}, sorted(cluster.left_out))
+    return launch, sweep.bundle_of(max(jobs, key=lambda job: job["cpus"]), sorted(cluster.left_out))
 
 
 def fit_points(
