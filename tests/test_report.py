@@ -16,9 +16,10 @@ from rich.console import Console
 from bench.record import RecordError
 from bench.report import make_report
 from bench.report.footnotes import footnotes
+from bench.report.latex import to_latex
 from bench.report.stats import delta_m, pareto_front, row_frame, seed_frame
 from bench.report.summary import findings
-from bench.report.tables import main_table, to_csv, to_latex, to_markdown, to_rich
+from bench.report.tables import main_table, to_csv, to_markdown, to_rich
 from bench.tasks import TASK_NAMES, TASKS
 
 ROOT = Path(__file__).parent.parent

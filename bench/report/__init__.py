@@ -13,13 +13,14 @@ from bench.record import RecordError, write_atomically
 from bench.report.evidence import FILES as EVIDENCE
 from bench.report.evidence import evidence_files
 from bench.report.footnotes import footnotes, partial_mark, planned_records
+from bench.report.latex import to_latex
 from bench.report.loading import Results, load_results
 from bench.report.page import PAGE, make_page
 from bench.report.plots import figure_files, make_figures
 from bench.report.published import against_published_reference, is_comparable
 from bench.report.stats import plan_tasks, row_frame
 from bench.report.summary import findings, summary
-from bench.report.tables import MainTable, main_table, to_csv, to_latex, to_markdown
+from bench.report.tables import MainTable, main_table, to_csv, to_markdown
 
 SHOWN_EVIDENCE = {
     "claims.md": "Claims of papers, asked of these records",

@@ -1,4 +1,5 @@
-"""The main table as a paper prints it, written as CSV (raw numbers), Markdown and LaTeX (booktabs), and shown in a terminal (rich).
+"""The main table as a paper prints it, written as CSV (raw numbers) and Markdown, and shown in a terminal (rich); `latex` and
+`table_html` write it for a paper and a browser.
 
 A cell that ends in a dagger holds a number that was only recalled: it is printed in grey italics.
 """
@@ -18,13 +19,7 @@ from bench.tasks import TASKS
 
 DASH, DAGGER = "\N{EM DASH}", "\N{DAGGER}"
 MIB = 2**20
-ROWS_A_PAGE = 45
 LEFT = ("Method", "Seeds", "Evidence")
-_LATEX = {
-    "±": r"$\pm$", MINUS: "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δm": r"$\Delta_m$", DASH: "--", "°": r"$^{\circ}$",
-    "“": "``", "”": "''", "ρ": r"$\rho$", "α": r"$\alpha$", "λ": r"$\lambda$", DAGGER: r"$^{\dagger}$",
-    "–": "--", "×": r"$\times$", "≤": r"$\leq$",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,16 +183,16 @@ def _number(mean: float, low: float, high: float, decimals: int, *, signed: bool
     """Format a mean with its interval where there is one: half of it where both sides are alike at the digits shown, else its ends."""
     if np.isnan(mean):
         return DASH
-    shown = _signed(mean, decimals, plus=signed)
+    shown = with_sign(mean, decimals, plus=signed)
     if np.isnan(low):
         return shown
     below, above = (f"{side:.{decimals}f}" for side in (mean - low, high - mean))
     if below == above or abs((mean - low) - (high - mean)) < 10**-decimals:
         return f"{shown} ± {(high - low) / 2:.{decimals}f}"
-    return f"{shown} [{_signed(low, decimals, plus=signed)}, {_signed(high, decimals, plus=signed)}]"
+    return f"{shown} [{with_sign(low, decimals, plus=signed)}, {with_sign(high, decimals, plus=signed)}]"
 
 
-def _signed(value: float, decimals: int, *, plus: bool) -> str:
+def with_sign(value: float, decimals: int, *, plus: bool) -> str:
     """Format a number with a true minus sign; what rounds to zero has no sign."""
     size = f"{abs(value):.{decimals}f}"
     return ("" if float(size) == 0 else MINUS if value < 0 else "+" if plus else "") + size
@@ -215,78 +210,6 @@ def to_markdown(table: MainTable) -> str:
     align = ["left" if head in LEFT else "right" for head in marked.columns]
     body = marked.to_markdown(index=False, disable_numparse=True, colalign=align)
     return f"# {table.title}\n\n{body}\n\n" + "".join(f"- {note}\n" for note in table.footnotes)
-
-
-def to_latex(table: MainTable, *, label: str) -> str:
-    """Return a `table*` float, or a `longtable` where the rows would not fit on a page; needs the packages named in its first line.
-
-    Args:
-        table: The table.
-        label: LaTeX label of the float.
-    """
-    styler = table.cells.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
-    styler = styler.apply(lambda _: np.where(table.bold, "textbf: --rwrap;", ""), axis=None)
-    recalled = table.cells.map(lambda text: text.endswith(DAGGER)).to_numpy()
-    styler = styler.apply(lambda _: np.where(recalled, "textcolor{gray}: --rwrap;itshape: ;", ""), axis=None)
-    align = "".join("l" if head in LEFT else "r" for head in table.cells.columns)
-    lines = styler.to_latex(hrules=True, column_format=align).splitlines()
-    first = next(number for number, line in enumerate(lines) if line == r"\midrule") + 1
-    for position in reversed(range(1, len(table.groups))):
-        if table.groups[position] != table.groups[position - 1]:
-            lines.insert(first + position, r"\addlinespace")
-    notes = [_escape(note) + r"\par" for note in table.footnotes]
-    caption, mark = rf"\caption{{{_escape(table.title)}}}", rf"\label{{{label}}}"
-    if len(table.cells) > ROWS_A_PAGE:
-        head = lines[lines.index(r"\toprule") : lines.index(r"\midrule") + 1]
-        body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
-        parts = [
-            "% needs \\usepackage{booktabs,longtable,xcolor}",
-            r"{\tiny\setlength{\tabcolsep}{1.5pt}",
-            rf"\begin{{longtable}}{{{align}}}",
-            caption + mark + r"\\",
-            *head,
-            r"\endhead",
-            *body,
-            r"\bottomrule",
-            r"\end{longtable}}",
-            r"{\footnotesize",
-            *notes,
-            "}",
-        ]
-    else:
-        parts = [
-            "% needs \\usepackage{booktabs,graphicx,xcolor}",
-            r"\begin{table*}",
-            r"\centering",
-            caption,
-            mark,
-            r"\resizebox{\textwidth}{!}{%",
-            *lines,
-            "}",
-            r"\par\smallskip",
-            r"\begin{minipage}{\textwidth}\footnotesize",
-            *notes,
-            r"\end{minipage}",
-            r"\end{table*}",
-        ]
-    return _symbols("\n".join(parts)) + "\n"
-
-
-def _escape(text: str) -> str:
-    """Escape the characters that LaTeX reads as commands."""
-    special = {character: "\\" + character for character in "&%$#_{}"} | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-    }
-    return text.translate(str.maketrans(special))
-
-
-def _symbols(text: str) -> str:
-    """Replace the signs that old LaTeX engines cannot read."""
-    for sign, command in _LATEX.items():
-        text = text.replace(sign, command)
-    return text
 
 
 def to_rich(table: MainTable, *, width: int = 200) -> Table:

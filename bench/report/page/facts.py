@@ -96,15 +96,11 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, da
     answers = [f"{done} of {planned} trials have a result; {number} (planned: {', '.join(map(str, seeds))})."]
     if most < 2:
         answers.append("One seed gives no interval: no order of rows can be claimed from it.")
-    elif most < 5:
-        answers.append(
-            "Intervals are 95 % over seeds; with so few seeds they are wide. Rows are told apart by paired tests on the same seeds and "
-            "images, Holm-corrected within a column, not by whether intervals overlap; ranks are given as intervals."
-        )
     else:
         answers.append(
-            "Intervals are 95 % over seeds. Rows are told apart by paired tests on the same seeds and images, Holm-corrected within a "
-            "column, not by whether intervals overlap; ranks are given as intervals."
+            f"Intervals are 95 % t intervals over seeds{'; with so few seeds they are wide' if most < 5 else ''}. Rows are told apart by "
+            "paired tests on the same seeds and images, Holm-corrected within a column, not by whether intervals overlap; ranks are given "
+            "as intervals."
         )
     failed = [record for record in records if record["status"] != "ok"]
     if failed:
@@ -128,7 +124,8 @@ def _again(plan: Mapping) -> list[str]:
     return [
         "Everything, or what is missing of it:",
         f"$ {suite_command(plan)}",
-        "One row: its number in the table opens the command for it.",
+        "One row, by its name in the column Method (on a screen, the row's number opens the command with the name in it):",
+        f"$ {row_command(plan, 'METHOD')}",
         "One trial, from its record, and whether it comes out the same:",
         f"$ {trial_command(plan, 'RUN_ID')}",
     ]

@@ -60,6 +60,11 @@ async function start() {
   document.documentElement.dataset.state = "ready";
 }
 
+/** Paper has no clicks: what is folded is printed open, and folded again afterwards. */
+const folded = [];
+window.addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((part) => { folded.push(part); part.open = true; }));
+window.addEventListener("afterprint", () => folded.splice(0).forEach((part) => { part.open = false; }));
+
 start().catch((error) => {
   const problem = document.querySelector("#problem");
   problem.textContent = `The interactive part of the page cannot be shown: ${error.message}. Table, figures and notes are complete.`;
