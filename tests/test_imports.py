@@ -20,7 +20,16 @@ REPOSITORY = Path(__file__).parent.parent
 FILES = [REPOSITORY / "run_suite.py", *sorted((REPOSITORY / "bench").rglob("*.py")), *sorted((REPOSITORY / "methods").rglob("*.py"))]
 HEAVY = ("torch", "torchvision", "timm", "ray")
 COMMANDS = ("run_suite", "bench.cli")
-LIGHT = ("bench.catalogue", "bench.errors", "bench.migration", "bench.record", "bench.status", "bench.storage", "bench.tasks")
+LIGHT = (
+    "bench.catalogue",
+    "bench.errors",
+    "bench.migration",
+    "bench.record",
+    "bench.schema",
+    "bench.status",
+    "bench.storage",
+    "bench.tasks",
+)
 """Modules that import nothing heavy, `bench.report` and what is in it besides; the commands' lazy imports excepted."""
 
 FOUNDATION = (
@@ -34,6 +43,7 @@ FOUNDATION = (
     "training",
     "measure",
     "record",
+    "schema",
     "provenance",
     "catalogue",
 )

@@ -13,11 +13,12 @@ from bench.report import make_report
 from bench.report.evidence import evidence_files
 from bench.report.footnotes import footnotes
 from bench.report.iso import between, iso_frame
+from bench.report.latex import to_latex
 from bench.report.published import against_published_reference, comparison, is_comparable, published_table
 from bench.report.seeds import delta_m
 from bench.report.stats import row_frame
 from bench.report.table_html import to_html
-from bench.report.tables import DAGGER, main_table, to_latex, to_markdown
+from bench.report.tables import DAGGER, main_table, to_markdown
 from bench.tasks import PASCAL_TASKS
 
 NEEDS_TEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="NO TEX: install texlive-latex-recommended to compile the tables")

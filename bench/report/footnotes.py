@@ -36,7 +36,14 @@ def _listed(values: Sequence[str]) -> str:
     return ", ".join(values) if values else "not recorded"
 
 
-def footnotes(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, tuning: Mapping | None = None) -> list[str]:
+def footnotes(
+    plan: Mapping,
+    records: Sequence[Mapping],
+    rows: pd.DataFrame,
+    *,
+    tuning: Mapping | None = None,
+    damaged: Mapping[str, str] | None = None,
+) -> list[str]:
     """Return the footnotes of the main table.
 
     Args:
@@ -44,6 +51,7 @@ def footnotes(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, 
         records: As `bench.record.load_records` returns them.
         rows: As `bench.report.stats.row_frame` returns it.
         tuning: What `tuning.json` beside the plan holds, or None.
+        damaged: Why, per file of the suite that could not be used.
     """
     own = planned_records(plan, records)
     usable = [record for record in own if record["status"] == "ok"]
@@ -51,10 +59,21 @@ def footnotes(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, 
         *_setting_notes(plan, usable, rows, tuning),
         *_test_notes(plan, rows),
         *_convention_notes(usable, rows),
-        *_missing_notes(plan, records, own, rows),
+        *damage_notes(damaged or {}),
+        *_missing_notes(plan, records, own, rows, damaged or {}),
         *_mixture_notes(usable),
         *plan.get("notes", []),
     ]
+
+
+_QUANTILES = ("12.7", "4.3", "3.2")
+"""Student's t at 97.5 % for one, two and three degrees of freedom."""
+
+
+def _few_seeds(count: int) -> str:
+    """Say why intervals of so few seeds are wide."""
+    wide = f"{_QUANTILES[count - 2]} standard errors to either side, where many seeds would take 2"
+    return f"with {count} seeds it is {wide}: that few seeds leave so much open, and the tests between rows, which are paired, are sharper"
 
 
 def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame, tuning: Mapping | None) -> list[str]:
@@ -67,7 +86,13 @@ def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame,
         return _listed(distinct(usable, lambda record: record["env"].get(key)))
 
     seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
-    spread = "mean ± half of the 95 % t interval over seeds" if len(seeds) > 1 else "one seed, hence no spread is known"
+    spread = (
+        "mean ± half of the 95 % t interval over seeds; of a metric it is cut at the values that the metric can take, of times and memory "
+        "it is the interval of their logarithm, so that it stays positive; where it is not symmetric, its ends are given"
+        if len(seeds) > 1
+        else "one seed, hence no spread is known"
+    )
+    spread += f"; {_few_seeds(len(seeds))}" if 1 < len(seeds) < len(_QUANTILES) + 2 else ""
     source = _listed(distinct(usable, lambda record: record["config"].get("data", {}).get("source")))
     sizes = distinct(usable, lambda record: f"{record['data']['n_train']} training and {record['data']['n_val']} validation images")
     rates = distinct(usable, lambda record: record["config"].get("recipe", {}).get("peak_lr"))
@@ -166,11 +191,25 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     return notes
 
 
-def _missing_notes(plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:
+def damage_notes(damaged: Mapping[str, str]) -> list[str]:
+    """Name every file that could not be used, with the reason."""
+    kinds = {"records/": "record", "profiles/": "profile", "tuning": "outcome of the tune"}
+    notes = []
+    for name, why in damaged.items():
+        kind = next(title for start, title in kinds.items() if name.startswith(start))
+        kind, follows = (kind, "counts as missing") if name.endswith(".json") else ("arrays beside a record", "nothing of them is used")
+        notes.append(f"Damaged {kind}: {name.rpartition('/')[2]} ({why.rstrip('.')}); {follows}.")
+    return notes
+
+
+def _missing_notes(
+    plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapping], rows: pd.DataFrame, damaged: Mapping[str, str]
+) -> list[str]:
     """Name every trial that is missing or did not end well, and the rows that suffer from it."""
     notes = []
     recorded = {record["run_id"] for record in own}
     absent = [run_id for row in plan["rows"] for run_id in row["run_ids"] if run_id not in recorded]
+    absent = [run_id for run_id in absent if f"records/{run_id}.json" not in damaged]
     failed = [record for record in own if record["status"] != "ok"]
     if failed:
         notes.append("Trials that did not end well: " + "; ".join(f"{record['run_id']} ({record['status']})" for record in failed) + ".")
