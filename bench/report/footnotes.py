@@ -101,15 +101,25 @@ def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame,
         f"Seeds: {', '.join(map(str, seeds))} ({spread}).",
         f"Data: {source}, {'; '.join(sizes)}; image size {recipe('image_size')} px. Backbone: {backbones}.",
         f"Training: {recipe('epochs')} epochs, batch {recipe('batch_size')}, {recipe('precision')}.",
-        "The result is the last epoch's; no epoch is selected on the validation split."
-        + (
-            " A second column gives the epoch that scored best on a split held out from training."
-            if "delta_m_held_out_mean" in rows and rows["delta_m_held_out_mean"].notna().any()
-            else ""
-        ),
+        "The result is the last epoch's; no epoch is selected on the validation split." + _second_column_note(usable, rows),
         _tuning_note(rates, tuning),
         f"Device: {env('device')}; threads a trial: {env('threads')}.",
     ]
+
+
+def _second_column_note(usable: Sequence[Mapping], rows: pd.DataFrame) -> str:
+    """Say how the epochs of the second column were chosen, where there is one."""
+    if "delta_m_held_out_mean" not in rows or rows["delta_m_held_out_mean"].isna().all():
+        return ""
+    count = _listed(distinct(usable, lambda record: record["data"].get("n_held_out")))
+    every = distinct(usable, lambda record: record["config"].get("recipe", {}).get("evaluate_every"))
+    looked = (
+        f"every {', '.join(every)} epochs and the last" if every and every != ["1"] else "every epoch" if every else "the last epoch alone"
+    )
+    return (
+        f" The column “Δm, epoch chosen on held-out” is measured there too, but at the epoch that scored best on images held out from "
+        f"training ({count}; evaluated: {looked}), the reference's epoch chosen alike; its metrics are in table.csv."
+    )
 
 
 def _tuning_note(rates: Sequence[str], tuning: Mapping | None) -> str:

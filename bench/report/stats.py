@@ -78,7 +78,8 @@ def row_frame(
             line |= _delta_m_ends(plan, seeds, position, suffix)
         lines.append(line)
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
-    frame = frame.assign(**_comparisons(plan, records, seeds, frame, records_dir), **_robust(plan, seeds))
+    compared = _comparisons(plan, records, seeds, frame, records_dir) | _robust(plan, seeds)
+    frame = pd.concat([frame, pd.DataFrame(compared, index=frame.index)], axis=1)  # at once: with held-out columns there are hundreds
     order = {family: position for position, family in reversed(list(enumerate(frame["family"])))}
     return frame.sort_values("family", key=lambda families: families.map(order), kind="stable", ignore_index=True)
 
