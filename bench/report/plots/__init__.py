@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.report.panels import Panel, load_panels
 from bench.report.plots.costs import draw_memory, memory_numbers
-from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, panel_numbers
+from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, labelled_places, panel_numbers
 from bench.report.plots.pareto import COSTS, draw_pareto, draw_pareto_grid, pareto_numbers
 from bench.report.plots.published import published_points
 from bench.report.plots.rank_curves import curve_numbers, draw_rank_curves
@@ -70,7 +70,9 @@ def figure_files() -> list[str]:
     return [f"{name}.{suffix}" for name in CAPTIONS for suffix in SUFFIXES]
 
 
-def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path) -> Drawn:
+def make_figures(
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path, tuning: Path | None = None
+) -> Drawn:
     """Draw every figure that the records allow.
 
     Args:
@@ -79,9 +81,10 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
         rows: As `bench.report.stats.row_frame` returns it.
         title: Title of every figure.
         directory: Where the records' panels lie.
+        tuning: `tuning.json` of the suite, or None.
     """
     drawn = Drawn(panels=load_panels(plan, records, directory))
-    for name, make in _makers(plan, records, rows, title, drawn.panels, directory.parent):
+    for name, make in _makers(plan, records, rows, title, drawn.panels, tuning):
         try:
             figure, numbers = make()
         except NotDrawnError as reason:
@@ -94,7 +97,7 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
 
 
 def _makers(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], suite_dir: Path
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], tuning: Path | None
 ) -> Iterator[tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]]:
     """Yield each figure's name with the function that draws it and returns its numbers."""
     styles, tasks = family_styles(rows), plan_tasks(plan)
@@ -140,12 +143,12 @@ def _makers(
             lambda numbers: _with_seaborn(lambda: draw_training_curves(numbers, styles, title=title)),
         ),
     )
-    if (suite_dir / "tuning.json").exists():
+    if tuning is not None:
         families = dict(zip(rows["label"], rows["family"], strict=True))
         yield (
             "sensitivity",
             lambda: _with_numbers(
-                sensitivity_numbers(suite_dir / "tuning.json", families),
+                sensitivity_numbers(tuning, families),
                 "no setting that was tried has a held-out score.",
                 lambda numbers: draw_sensitivity(numbers, styles, title=title),
             ),
@@ -197,6 +200,8 @@ def _pareto_grid(plan: Mapping, rows: pd.DataFrame, styles: Mapping, title: str)
 def _panels(panels: Sequence[Panel], rows: pd.DataFrame, title: str) -> tuple[Figure, pd.DataFrame]:
     """Draw a task's panels for a few rows; rows on other images than the first row's are left out of the figure."""
     same = [panel for panel in panels if panel.ids == panels[0].ids and panel.images.shape == panels[0].images.shape]
+    if not labelled_places(same):
+        raise NotDrawnError(f"none of the {len(same[0].ids)} images kept has a label of this task.")
     chosen = set(shown_labels(rows, [panel.label for panel in same], METHODS_AT_MOST))
     return draw_panels([panel for panel in same if panel.label in chosen], title=title), panel_numbers(panels)
 
