@@ -47,7 +47,8 @@ def load_released(weights: Path, *, backbone: str, image_size: int, **dials: Any
     expected = model.state_dict()
     found = {name if name in expected else wrapped(name, expected): value for name, value in released.state.items()}
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
-    missing, surplus = sorted(set(expected) - set(found) - counters), sorted(set(found) - set(expected))
+    unscaled = {name for name in expected if ".task_scale." in name}  # no release trains them: they stay at `scale`
+    missing, surplus = sorted(set(expected) - set(found) - counters - unscaled), sorted(set(found) - set(expected))
     wrong = [
         f"{n}: {tuple(found[n].shape)} instead of {tuple(expected[n].shape)}"
         for n in found
@@ -56,8 +57,7 @@ def load_released(weights: Path, *, backbone: str, image_size: int, **dials: Any
     if missing or surplus or wrong:
         raise WeightsError(
             f"{weights} does not fit {released.method} on {backbone} at {image_size} px: {len(missing)} missing {missing[:5]}; "
-            f"{len(surplus)} surplus {surplus[:5]}; {len(wrong)} of another shape {wrong[:5]}. Check --backbone and "
-            "--img-size; trained scales (TRAINABLE_SCALE_SHARED) are not read"
+            f"{len(surplus)} surplus {surplus[:5]}; {len(wrong)} of another shape {wrong[:5]}. Check --backbone and --img-size"
         )
     model.load_state_dict(found, strict=False)
     return model

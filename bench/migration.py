@@ -20,6 +20,6 @@ STEPS: dict[int, Callable[[dict], dict]] = {1: from_1}
 
 def migrate(record: dict) -> dict:
     """Return a record or plan in the present schema; one of an unknown version as it is, for the reader to refuse."""
-    while isinstance(record, dict) and (step := STEPS.get(record.get("schema_version"))) is not None:
+    while isinstance(record, dict) and isinstance(record.get("schema_version"), int) and (step := STEPS.get(record["schema_version"])):
         record = step(record)
     return record

@@ -24,8 +24,10 @@ def prepare_trials(trials: Iterable[TrialConfig], cache_dir: Path, *, results: P
             prepare(request_of(data, root, split, results / "data"), tuple(tasks), cache_dir, console=console)
 
 
-def prepare(request: Request, tasks: tuple[str, ...], cache_dir: Path, *, console: Console, processes: int | None = None) -> CachedStore:
-    """Build the cache of a split where there is none that can be used, and show it."""
+def prepare(
+    request: Request, tasks: tuple[str, ...], cache_dir: Path, *, console: Console, processes: int | None = None, verify: bool = False
+) -> CachedStore:
+    """Build the cache of a split where there is none that can be used, and show it; `verify` as of `open_cache`."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"{request.split} cache", total=None, visible=False)
 
@@ -35,4 +37,4 @@ def prepare(request: Request, tasks: tuple[str, ...], cache_dir: Path, *, consol
         def say(text: str) -> None:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-        return open_cache(request, tasks, cache_dir, processes=processes, say=say, progress=show)
+        return open_cache(request, tasks, cache_dir, verify=verify, processes=processes, say=say, progress=show)

@@ -1,4 +1,4 @@
-"""The record of a trial: schema, validation, atomic writing and reading. No torch.
+"""The record of a trial: atomic writing and reading, checked against its schema (`bench.schema`). No torch.
 
 A trial ends as `<run_id>.json` (measurements only, never a derived number) with, beside it, `<run_id>.npz` holding per-image sums for
 paired statistics. The disk is the only state of a suite: a run id without a JSON file is still to do. Hence a file appears whole or not at
@@ -7,7 +7,6 @@ all, and the JSON, which says "done", is written after the arrays it names. `res
 
 import io
 import json
-import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -16,89 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.errors import SuiteError
 from bench.migration import SCHEMA_VERSION, migrate
+from bench.schema import RecordError, validate_record
 from bench.storage import StorageError, plain_name, set_aside, write_atomically
-from bench.tasks import TASKS
 
 __all__ = ["SCHEMA_VERSION", "RecordError", "StorageError", "load_records", "read_plan", "read_record", "read_trusted"]
 __all__ += ["to_frame", "validate_record", "write_atomically", "write_record"]
-
-
-STATUSES = ("ok", "failed", "oom", "diverged", "invalid", "timeout", "killed", "stopped")
-KINDS = ("accuracy", "profile")
-
-_NONE = (type(None),)
-_TEXT, _INTEGER, _NUMBER, _MAPPING, _LIST = (str,), (int,), (int, float), (dict,), (list,)
-
-_FIELDS = {
-    "schema_version": _INTEGER,
-    "run_id": _TEXT,
-    "cell_id": _TEXT,
-    "suite": _TEXT,
-    "status": _TEXT,
-    "reason": _TEXT + _NONE,
-    "config": _MAPPING,
-    "method": _MAPPING,
-    "method.name": _TEXT,
-    "method.title": _TEXT,
-    "method.label": _TEXT,
-    "method.dial": _TEXT + _NONE,
-    "method.dial_value": _NUMBER + _NONE,
-    "tasks": _LIST,
-    "seed": _INTEGER,
-    "metrics": _MAPPING + _NONE,
-    "history": _LIST,
-    "params": _MAPPING + _NONE,
-    "cost": _MAPPING + _NONE,
-    "data": _MAPPING + _NONE,
-    "per_image": _TEXT + _NONE,
-    "env": _MAPPING,
-    "code_id": _TEXT,
-    "git": _MAPPING,
-    "command": _TEXT,
-    "timing": _MAPPING,
-    "attempt": _INTEGER,
-}
-"""Fields of every record: dotted path -> allowed JSON types."""
-
-_MEMORY_PARTS = ("weights", "gradients", "optimizer_state", "saved_activations")
-_MEASURED_FIELDS = {
-    "metrics": _MAPPING,
-    "params": _MAPPING,
-    "params.groups": _MAPPING,
-    "params.total": _INTEGER,
-    "params.trainable": _INTEGER,
-    "params.trainable_without_decoders": _INTEGER,
-    "cost": _MAPPING,
-    "cost.flops_per_image": _INTEGER,
-    "cost.flops_uncovered_ops": _MAPPING,
-    "cost.inference_seconds": _MAPPING,
-    "cost.inference_seconds.median": _NUMBER,
-    "cost.merged_layers": _INTEGER,
-    "cost.merged_flops_per_image": _INTEGER,
-    "cost.merged_inference_seconds": _MAPPING,
-    "cost.merged_inference_seconds.median": _NUMBER,
-    "cost.step_memory_bytes": _MAPPING,
-    **{f"cost.step_memory_bytes.{part}": _INTEGER for part in (*_MEMORY_PARTS, "total")},
-    "cost.peak_allocated_bytes": _INTEGER + _NONE,
-    "cost.peak_reserved_bytes": _INTEGER + _NONE,
-    "cost.step_seconds": _MAPPING,
-    "cost.step_seconds.median": _NUMBER + _NONE,
-    "cost.images_per_second": _NUMBER + _NONE,
-    "cost.stored_bytes": _INTEGER,
-    "data": _MAPPING,
-    "data.fingerprint": _TEXT,
-    "data.n_train": _INTEGER,
-    "data.n_val": _INTEGER + _NONE,
-    "timing.train_seconds": _NUMBER,
-    "timing.total_seconds": _NUMBER,
-}
-"""Fields that a record of status "ok" has besides."""
-
-
-class RecordError(SuiteError):
-    """A record or plan breaks the schema or cannot be read; the message names the file, the field and the remedy."""
 
 
 def write_record(directory: Path, record: Mapping, per_image: Mapping[str, np.ndarray] | None = None) -> Path:
@@ -239,94 +161,6 @@ def to_frame(records: Iterable[Mapping]) -> pd.DataFrame:
         row |= {key: record[key] for key in ("params", "cost", "timing") if record[key]}
         rows.append(row)
     return pd.json_normalize(rows, sep="/")
-
-
-def validate_record(record: object, *, source: str) -> None:
-    """Check a record against the schema.
-
-    Args:
-        record: What a JSON file held or a trial is about to write.
-        source: Name of the file or run, for the message.
-
-    Raises:
-        RecordError: Naming the field, what was found and what is allowed.
-    """
-    if not isinstance(record, dict):
-        raise RecordError(f"{source}: a record is a JSON object, not {type(record).__name__}.")
-    if record.get("schema_version") != SCHEMA_VERSION:
-        found = record.get("schema_version")
-        raise RecordError(
-            f"{source}: schema_version is {found!r}, this code reads {SCHEMA_VERSION}. Use the code that wrote it, or rerun it."
-        )
-    _check_types(record, _FIELDS, source)
-    if Path(record["run_id"]).name != record["run_id"]:
-        raise RecordError(f"{source}: run_id {record['run_id']!r} is no plain file name.")
-    if record["per_image"] not in (None, f"{record['run_id']}.npz"):
-        raise RecordError(f"{source}: per_image is {record['per_image']!r}, allowed: null or {record['run_id']}.npz.")
-    if record.get("kind", "accuracy") not in KINDS:
-        raise RecordError(f"{source}: kind {record['kind']!r} is unknown; allowed: {', '.join(KINDS)}.")
-    if record["status"] not in STATUSES:
-        raise RecordError(f"{source}: status {record['status']!r} is unknown; allowed: {', '.join(STATUSES)}.")
-    unknown = [task for task in record["tasks"] if task not in TASKS]
-    if unknown or not record["tasks"]:
-        raise RecordError(f"{source}: tasks {record['tasks']!r}; allowed: one or more of {', '.join(TASKS)}.")
-    if record["status"] == "ok":
-        _check_measurements(record, source)
-    elif not record["reason"]:
-        raise RecordError(f"{source}: status {record['status']!r} needs a reason.")
-    _check_plain(record, "", source)
-
-
-def _check_types(record: dict, fields: Mapping[str, tuple[type, ...]], source: str) -> None:
-    """Check presence and JSON type of dotted fields; bool is no number here."""
-    for path, types in fields.items():
-        value = record
-        for key in path.split("."):
-            if not isinstance(value, dict) or key not in value:
-                raise RecordError(f"{source}: field {path!r} is missing. Write null where something was not measured.")
-            value = value[key]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
-            raise RecordError(f"{source}: field {path!r} is {value!r:.80}, allowed: {names}.")
-
-
-def _check_measurements(record: dict, source: str) -> None:
-    """Check what only a finished trial has: each task's headline metric, unless it is a profile, and sums that must add up."""
-    profile = record.get("kind") == "profile"
-    _check_types(record, {path: types for path, types in _MEASURED_FIELDS.items() if not (profile and path == "metrics")}, source)
-    for task in () if profile else record["tasks"]:
-        if TASKS[task].metric not in (record["metrics"].get(task) or {}):
-            raise RecordError(f"{source}: metrics.{task} lacks {TASKS[task].metric!r}, the headline metric of {task}.")
-    params, memory = record["params"], record["cost"]["step_memory_bytes"]
-    groups = params["groups"]
-    sums = {
-        "params.total": (params["total"], sum(group["total"] for group in groups.values())),
-        "params.trainable": (params["trainable"], sum(group["trainable"] for group in groups.values())),
-        "params.trainable_without_decoders": (
-            params["trainable_without_decoders"],
-            sum(group["trainable"] for name, group in groups.items() if name != "decoders"),
-        ),
-        "cost.step_memory_bytes.total": (memory["total"], sum(memory[part] for part in _MEMORY_PARTS)),
-    }
-    for path, (stated, summed) in sums.items():
-        if stated != summed:
-            raise RecordError(f"{source}: {path} is {stated}, but its parts sum to {summed}. The accounting of the trial is wrong.")
-
-
-def _check_plain(value: object, path: str, source: str) -> None:
-    """Check that a value is made of plain JSON types and finite numbers only."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise RecordError(f"{source}: key {key!r} under {path or 'the record'!r} is no string.")
-            _check_plain(inner, f"{path}.{key}" if path else key, source)
-    elif isinstance(value, list | tuple):
-        for position, inner in enumerate(value):
-            _check_plain(inner, f"{path}[{position}]", source)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"{source}: {path} is {value}. A record holds finite numbers; write None where there is none.")
-    elif not isinstance(value, str | int | float | type(None)):
-        raise RecordError(f"{source}: {path} is a {type(value).__name__}. Convert it to a plain Python number, string, list or dict.")
 
 
 def _read_json(path: Path, *, remedy: str) -> dict:

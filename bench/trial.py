@@ -16,6 +16,7 @@ from bench.data.feed import Feed
 from bench.data.feed_modes import open_feeds, resident_bytes
 from bench.data.layout import fingerprint
 from bench.data.roots import content_hash_of, data_root_of
+from bench.data.shown import shown_ids
 from bench.measure import cost
 from bench.measure.panels import Panels
 from bench.model.multitask import build_model
@@ -154,7 +155,7 @@ def measure(
     fitted = fit(model, train, recipe, held_out=watch, **loop)
     timing |= {"train_end": iso(time.time())}
     timing |= {f"{of}_seconds": sum(line.get(key, 0.0) for line in fitted.history) for of, key in EPOCH_SECONDS.items()}
-    evaluation_started, panels = time.perf_counter(), None if val is None else Panels(val.ids)
+    evaluation_started, panels = time.perf_counter(), None if val is None else Panels(shown_ids(root, val.ids))
     metrics, per_image = (held_out_metrics(fitted.history[-1]), None) if val is None else evaluate(model, val(), device, panels)
     timing |= {"evaluate_seconds": time.perf_counter() - evaluation_started}
     pictures = None if val is None else panels.write(launch.suite_dir / "records", config.run_id, data["fingerprint"])

@@ -1,13 +1,15 @@
 """What the sweep itself costs: many trials of a stub that trains a tenth of a second, on each executor and in a plain shell loop.
 
-    python benchmarks/sweep.py --trials 300 --out results/reference/sweep
+    python benchmarks/sweep.py --trials 2000 --out results/reference/sweep
 
-For each executor: seconds a trial beyond its training, in the first and in the last third of the trials (no slowdown with their number),
-the driver's memory at the start and at the end, and the overhead that the same slot seconds would be at trials of five minutes. The shell
-loop runs each trial as a new Python process that imports what a trial imports, which is what a fresh process a trial costs without a sweep.
+For each executor: slot seconds a trial beyond its training, and what share of trials of five minutes they would be; and block by block of
+200 trials, whether trials become slower and memory grows with their number: trials a second, and the memory of the driver and of Ray's own
+processes at the block's end. The shell loop runs each trial as a new Python process that imports what a trial imports, which is what a
+fresh process a trial costs without a sweep; it runs fewer of the same trials, for each costs the same.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,11 +21,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY))
 STUB_SECONDS = 0.1
+BLOCK = 200
 LONG_TRIAL_SECONDS = 300.0
 
 
@@ -51,17 +55,50 @@ def jobs_of(suite_dir: Path, trials: int) -> list[dict]:
     return [make_job(dataclasses.replace(base, seed=seed), launch, Limits(), entry="benchmarks.sweep:train") for seed in range(trials)]
 
 
-def memory_mib() -> float:
-    """Return the resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+def resident_mib(pid: int | str) -> float:
+    """Return the resident memory of a process, 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        return 0.0
 
 
-def sample(memory: list[float], stop: threading.Event) -> None:
-    """Note this process's memory every second."""
-    while True:
-        memory.append(memory_mib())
-        if stop.wait(1.0):
-            return
+def ray_processes() -> list[int]:
+    """List Ray's own processes below this one: neither the workers nor what runs in them."""
+    parents, commands = {}, {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid = int(status.parent.name)
+            parents[pid] = int(status.read_text().rpartition(")")[2].split()[1])
+            commands[pid] = (status.parent / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    below, found = {os.getpid()}, [os.getpid()]
+    while found:
+        found = [pid for pid, parent in parents.items() if parent in found]
+        below |= set(found)
+    own = ("/gcs_server", "/raylet", "ray/_private/", "ray/dashboard/", "ray-dashboard")
+    return [pid for pid in below - {os.getpid()} if "default_worker" not in commands[pid] and any(part in commands[pid] for part in own)]
+
+
+@contextlib.contextmanager
+def memory_watched() -> Iterator[list[tuple[float, float, float]]]:
+    """Note time, this process's memory and that of Ray's own processes, MiB, every second, in the list that is given."""
+    samples, stop = [], threading.Event()
+
+    def watch() -> None:
+        while True:
+            samples.append((time.time(), resident_mib("self"), sum(map(resident_mib, ray_processes()))))
+            if stop.wait(1.0):
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        watcher.join()
 
 
 def run(executor: str, trials: int, suite_dir: Path) -> dict:
@@ -72,22 +109,18 @@ def run(executor: str, trials: int, suite_dir: Path) -> dict:
     from bench.sweep.serial import run_serial
 
     jobs = jobs_of(suite_dir, trials)
-    memory, stop = [], threading.Event()
-    sampler = threading.Thread(target=sample, args=(memory, stop), daemon=True)
     slots = 1 if executor == "serial" else os.cpu_count() or 1
     with Board({job["run_id"]: ("stubs", job["epochs"]) for job in jobs}, quiet=True) as board, Interrupt(print) as interrupt:
         if executor == "serial":
-            sampler.start()
-            run_serial(jobs, board, interrupt)
+            with memory_watched() as memory:
+                begun = time.time()
+                run_serial(jobs, board, interrupt)
         else:
-            with connected(None) as cluster:
-                sampler.start()
+            with connected(None) as cluster, memory_watched() as memory:
+                begun = time.time()
                 run_ray(jobs, cluster, board, interrupt, suite_dir)
-    stop.set()
     ends = sorted(json.loads(Path(job["record"]).read_text())["ended"] for job in jobs)
-    third = trials // 3
-    first, last = (ends[third] - ends[0]) / third, (ends[-1] - ends[-third - 1]) / third
-    return summary(executor, trials, slots, first, last, memory)
+    return summary(executor, slots, begun, ends) | {"blocks": blocks(begun, ends, memory)}
 
 
 def shell_loop(trials: int, suite_dir: Path) -> dict:
@@ -98,25 +131,33 @@ def shell_loop(trials: int, suite_dir: Path) -> dict:
     code += "train(jobs[int(sys.argv[2])] | {'started': time.time()}, lambda event: None)"
     command = shlex.join([sys.executable, "-c", code, str(suite_dir / "jobs.json")])
     loop = f"for i in $(seq 0 {trials - 1}); do {command} $i || exit 1; done"
+    begun = time.time()
     subprocess.run(["bash", "-c", loop], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True)
     ends = sorted(json.loads(path.read_text())["ended"] for path in (suite_dir / "records").glob("*.json"))
-    each = (ends[-1] - ends[0]) / (trials - 1)
-    return summary("shell loop", trials, 1, each, each, [])
+    return summary("shell loop", 1, begun, ends)
 
 
-def summary(name: str, trials: int, slots: int, first: float, last: float, memory: list[float]) -> dict:
-    """Return a line of the report; `first` and `last` are seconds between two ends, in the first and the last third."""
-    overhead = [each * slots - STUB_SECONDS for each in (first, last)]
+def summary(name: str, slots: int, begun: float, ends: list[float]) -> dict:
+    """Return a line of the report: all that an executor's slots did from `begun` to the last end, beyond the training."""
+    overhead = (ends[-1] - begun) * slots / len(ends) - STUB_SECONDS
     return {
         "executor": name,
-        "trials": trials,
+        "trials": len(ends),
         "slots": slots,
-        "overhead_slot_seconds_first_third": overhead[0],
-        "overhead_slot_seconds_last_third": overhead[1],
-        "overhead_share_at_five_minutes": max(overhead) / (max(overhead) + LONG_TRIAL_SECONDS),
-        "driver_mib_start": memory[0] if memory else None,
-        "driver_mib_end": memory[-1] if memory else None,
+        "seconds": ends[-1] - begun,
+        "overhead_slot_seconds": overhead,
+        "overhead_share_at_five_minutes": overhead / (overhead + LONG_TRIAL_SECONDS),
     }
+
+
+def blocks(begun: float, ends: list[float], memory: list[tuple[float, float, float]]) -> list[dict]:
+    """Return trials a second in every block, and the memory at its end."""
+    found = []
+    for last in range(BLOCK, len(ends) + 1, BLOCK):
+        start = begun if last == BLOCK else ends[last - BLOCK - 1]
+        _, driver, ray = min(memory, key=lambda sample: abs(sample[0] - ends[last - 1]))
+        found.append({"trials": last, "trials_per_second": BLOCK / (ends[last - 1] - start), "driver_mib": driver, "ray_mib": ray})
+    return found
 
 
 def markdown(report: dict) -> str:
@@ -126,32 +167,35 @@ def markdown(report: dict) -> str:
         "",
         f"`{report['command']}` on {report['device']}, {report['cores']} cores, {report['made_at']}.",
         "",
-        "| executor | trials | slots | overhead, first third (slot s) | last third | at trials of 5 min | driver MiB, start | end |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| executor | trials | slots | seconds in all | overhead (slot s a trial) | of trials of 5 min |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(
+            f"| {line['executor']} | {line['trials']} | {line['slots']} | {line['seconds']:.1f} | {line['overhead_slot_seconds']:.3f} | "
+            f"{100 * line['overhead_share_at_five_minutes']:.3f} % |"
+            for line in report["lines"]
+        ),
+        "",
+        "Slot seconds: wall-clock seconds of one slot, from the first start to the last end, the start of workers included. What a real "
+        "trial loads itself is not in it.",
+        "",
+        "| trials so far | serial: trials / s | driver (MiB) | Ray: trials / s | driver (MiB) | Ray's own processes (MiB) |",
+        "|---:|---:|---:|---:|---:|---:|",
     ]
-    for line in report["lines"]:
-        memory = ["" if line[key] is None else f"{line[key]:.0f}" for key in ("driver_mib_start", "driver_mib_end")]
-        lines.append(
-            f"| {line['executor']} | {line['trials']} | {line['slots']} | {line['overhead_slot_seconds_first_third']:.3f} | "
-            f"{line['overhead_slot_seconds_last_third']:.3f} | {100 * line['overhead_share_at_five_minutes']:.2f} % | "
-            f"{memory[0]} | {memory[1]} |"
-        )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "Slot seconds: wall-clock seconds of one slot; on Ray with a new Tuner every 500 trials. "
-            "What a real trial loads itself is not in it.",
-            "",
-        ]
-    )
+    serial, ray = (next(line["blocks"] for line in report["lines"] if line["executor"] == name) for name in ("serial", "ray"))
+    lines += [
+        f"| {one['trials']} | {one['trials_per_second']:.2f} | {one['driver_mib']:.0f} | {other['trials_per_second']:.2f} | "
+        f"{other['driver_mib']:.0f} | {other['ray_mib']:.0f} |"
+        for one, other in zip(serial, ray, strict=True)
+    ]
+    said = "Each line is the 200 trials before it; memory is resident, of Ray's processes summed."
+    return "\n".join([*lines, "", said, ""])
 
 
 def main() -> None:
     """Measure and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=300, help="trials on each executor")
-    parser.add_argument("--loop-trials", type=int, default=10, help="trials of the shell loop, seconds each")
+    parser.add_argument("--trials", type=int, default=2000, help="trials on each executor")
+    parser.add_argument("--loop-trials", type=int, default=20, help="trials of the shell loop, seconds each")
     parser.add_argument("--out", type=Path, default=None, help="directory of sweep.md and sweep.json")
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = str(REPOSITORY)
@@ -163,7 +207,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             (Path(place) / "stub").mkdir()
             lines.append(run(executor, arguments.trials, Path(place) / "stub"))
-        print(lines[-1], file=sys.stderr)
+        print(json.dumps(lines[-1], indent=1), file=sys.stderr)
     with tempfile.TemporaryDirectory() as place:
         lines.append(shell_loop(arguments.loop_trials, Path(place) / "stub"))
     report = {

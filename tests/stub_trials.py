@@ -31,8 +31,8 @@ def train(job: dict, report) -> None:
         checkpoint.write_text(str(epoch))
         report({"epoch": epoch, "loss": 1.0 / epoch, "seconds": 0.01})
         if epoch == 2:
-            act(deed)
-    act(deed.removeprefix("late "))
+            act(deed, suite_dir)
+    act(deed.removeprefix("late "), suite_dir)
     value = int(hashlib.sha256(run_id.encode()).hexdigest()[:6], 16) / 1e5
     record = made_record(run_id=run_id, values={"semseg": value}, seed=seed, cell_id="0" * 12)
     record |= {"attempt": job["attempt"], "launch": job["launch"], "history": [{"epoch": first, "losses": {}}]}
@@ -42,10 +42,10 @@ def train(job: dict, report) -> None:
 
 def read_caches(job: dict, report) -> None:
     """Open weights and data as a trial on a cluster does; every file that is copied to the node is written down, with the node."""
-    import logging
     import shutil
 
     from bench.data import node_copy
+    from bench.data.cache import open_cache
     from bench.data.feed_modes import request_of
     from bench.model.node_cache import copied, default_cache_dir
 
@@ -62,13 +62,17 @@ def read_caches(job: dict, report) -> None:
     shutil.copyfile, node_copy.copy = note(copyfile), note(copy)
     copied(Path(places["weights"]), places["digest"], default_cache_dir())
     request = request_of(TrialConfig.from_dict(job["config"]).data, Path(places["data"]), "train")
-    node_copy.nearest(request, Path(places["cache"]), default_cache_dir() / "data", logging.warning)
+    store = open_cache(request, ("semseg",), node_copy.nearest(request, Path(places["cache"]), own := default_cache_dir() / "data", print))
+    assert (store.directory.parent, store.built) == (own.resolve(), False)
     append_line(suite_dir / "opened", node)
     train(job, report)
 
 
-def act(deed: str) -> None:
+def act(deed: str, suite_dir: Path) -> None:
     """Do what the script says."""
+    if deed.startswith("wait on ") and Path(os.environ["TMPDIR"]).name == deed.removeprefix("wait on "):
+        append_line(suite_dir / "waiting", deed)
+        time.sleep(10_000)
     if deed == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "raise":

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pascal_tree import SPLITS, write_tree
+from PIL import Image
 from test_cli import cli  # noqa: F401
 
 from bench.data import cache as cache_module
-from bench.data import cache_build, cache_layout
+from bench.data import cache_build, cache_index, cache_layout, contents
 from bench.data.cache import Request, open_cache
+from bench.data.cache_index import read_index
 from bench.data.cache_layout import CacheError
 from bench.data.layout import DataError
 from bench.data.pascal_context import PascalContext
@@ -22,6 +25,7 @@ from bench.data.store import NATIVE, CachedStore, FileStore, WorkingSize, encode
 from bench.provenance import REPOSITORY
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")
+ALL = (*TASKS, "edges")
 
 
 class Opener:
@@ -53,7 +57,13 @@ def opened(tree: Path, said: list[str] | None = None, tasks: tuple[str, ...] = T
 
 
 def directory_of(tree: Path) -> Path:
-    return request_of(tree).directory(tree.parent / "cache")
+    index = read_index(request_of(tree).place(tree.parent / "cache"))
+    return tree.parent / "cache" / ("none" if index is None else index.directory)
+
+
+def partial_of(tree: Path) -> Path:
+    place = request_of(tree).place(tree.parent / "cache")
+    return place.with_name(f"{place.name}.partial")
 
 
 def assert_holds_the_tree(store: CachedStore, tree: Path) -> None:
@@ -107,13 +117,125 @@ def test_a_cache_that_is_cut_short_or_garbled_is_named_and_built_again(tree: Pat
     assert "built again" in said[0]
 
 
-def test_a_cache_of_files_that_changed_since_is_built_again(tree: Path, said: list[str]) -> None:
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the stamp of files that have just been written as that of old ones."""
+    monkeypatch.setattr(contents, "RACY_NS", -(10**18))
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def tamper(path: Path) -> None:
+    """Invert a picture, in a file whose size does not depend on what it shows."""
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path, compress_level=0)
+
+
+SALIENCY = "sal_distill/2008_000001.png"
+
+
+def test_an_unchanged_tree_is_not_read_again(tree: Path, settled, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(tree)
-    path = tree / "sal_distill/2008_000001.png"
-    state = path.stat()
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    monkeypatch.setattr(contents, "digest_of", None)
+    assert_holds_the_tree(opened(tree), tree)
+
+
+def test_files_that_were_just_written_are_read_again_because_clocks_are_coarse(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tree)
+    read = []
+    monkeypatch.setattr(contents, "digest_of", lambda path, digest=contents.digest_of: read.append(path) or digest(path))
+    opened(tree)
+    assert len(read) == 3 * 6
+
+
+def test_touched_files_of_the_same_bytes_keep_their_cache(tree: Path, said: list[str], settled, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tree)
+    before = directory_of(tree).stat()
+    monkeypatch.setattr(cache_module, "build", None)
+    touch(tree / SALIENCY)
     assert_holds_the_tree(opened(tree, said), tree)
-    assert "other files" in said[0]
+    assert ["the same bytes; it is used" in line for line in said] == [True]
+    monkeypatch.setattr(contents, "digest_of", None)  # the index is fresh again
+    opened(tree)
+    assert directory_of(tree).stat() == before
+
+
+def test_a_copy_elsewhere_has_the_same_cache(tree: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tree)
+    mirror = shutil.copytree(tree, tree.parent / "mirror")
+    monkeypatch.setattr(cache_module, "build", None)
+    assert_holds_the_tree(opened(mirror, said), mirror)
+    assert ["made from the same bytes" in line for line in said] == [True]
+    assert directory_of(mirror) == directory_of(tree)
+
+
+def test_other_bytes_are_named_and_another_cache_is_built(tree: Path, said: list[str]) -> None:
+    tamper(tree / SALIENCY)
+    opened(tree)
+    old, state = directory_of(tree), (tree / SALIENCY).stat()
+    tamper(tree / SALIENCY)
+    assert (tree / SALIENCY).stat().st_size == state.st_size
+    os.utime(tree / SALIENCY, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert_holds_the_tree(opened(tree, said), tree)
+    assert f"{old}: it is stale, made from 1 files of other bytes (saliency 2008_000001)" in said[0]
+    assert directory_of(tree) != old
+    assert not old.exists()
+
+
+def test_a_cache_that_another_tree_uses_stays_when_one_tree_changes(tree: Path) -> None:
+    mirror = shutil.copytree(tree, tree.parent / "mirror")
+    opened(tree)
+    opened(mirror)
+    old = directory_of(tree)
+    tamper(tree / SALIENCY)
+    opened(tree)
+    assert directory_of(mirror) == old
+    assert_holds_the_tree(opened(mirror), mirror)
+
+
+def test_a_change_that_no_time_shows_is_found_by_the_full_check(tree: Path, said: list[str], settled, monkeypatch) -> None:
+    opened(tree)
+    stamp = contents.stamp_of(PascalContext(tree, "train", ALL))
+    for module in (contents, cache_build):
+        monkeypatch.setattr(module, "stamp_of", lambda dataset: stamp)
+    tamper(tree / SALIENCY)
+    opened(tree, said)
+    assert not said
+    opened(tree, said, verify=True)
+    assert "saliency 2008_000001" in said[0]
+    assert "is stale" in said[0]
+
+
+def test_the_full_check_reads_every_file_and_every_array(tree: Path, said: list[str]) -> None:
+    opened(tree)
+    opened(tree, said, tasks=("semseg",), verify=True)
+    assert "18 files" in said[-1]
+    garble(directory_of(tree) / "edges.bin")
+    opened(tree, said, tasks=("semseg",), verify=True)
+    assert "edges.bin is garbled" in said[-2]
+
+
+def test_a_file_that_changes_while_the_cache_is_built_leaves_none(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = cache_build.write_chunk
+    monkeypatch.setattr(cache_build, "write_chunk", lambda *arguments: (touch(tree / SALIENCY), write(*arguments))[1])
+    with pytest.raises(CacheError, match="changed while they were read"):
+        opened(tree)
+    assert not partial_of(tree).exists()
+    monkeypatch.undo()
+    assert_holds_the_tree(opened(tree), tree)
+
+
+def test_a_cache_directory_that_cannot_be_written_is_used_and_says_so(tree: Path, said: list[str], monkeypatch) -> None:
+    opened(tree)
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(cache_index, "write_atomically", refuse)
+    touch(tree / SALIENCY)
+    assert_holds_the_tree(opened(tree, said), tree)
+    assert "read again next time" in said[-1]
 
 
 def test_a_cache_of_other_readers_is_built_again(tree: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +253,40 @@ def test_tasks_whose_files_are_missing_are_left_out_unless_asked_for(tree: Path,
         opened(tree)
 
 
-def test_a_broken_file_is_named_and_leaves_no_cache(tree: Path) -> None:
-    (tree / "human_parts/2008_000003.mat").write_bytes(b"no mat")
-    with pytest.raises(DataError, match=r"2008_000003\.mat"):
+@pytest.mark.parametrize("name", ["human_parts/2008_000003.mat", "JPEGImages/2008_000003.jpg"])
+def test_a_broken_file_is_named_and_leaves_no_cache(tree: Path, name: str) -> None:
+    file = tree / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=name):
+        opened(tree)
+    assert [path.suffix for path in (tree.parent / "cache").iterdir()] == [".lock"]
+    file.write_bytes(whole)
+    assert_holds_the_tree(opened(tree), tree)
+
+
+def test_a_link_to_nothing_is_named(tree: Path) -> None:
+    (tree / SALIENCY).unlink()
+    (tree / SALIENCY).symlink_to(tree / "gone.png")
+    with pytest.raises(DataError, match=r"2008_000001\.png cannot be read \(No such file"):
+        opened(tree)
+
+
+def test_chunks_are_kept_until_a_broken_file_is_mended(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, write = [], cache_build.write_chunk
+    for module in (cache_build, cache_layout, cache_module):
+        monkeypatch.setattr(module, "CHUNK", 1)
+    monkeypatch.setattr(cache_build, "write_chunk", lambda *arguments: (written.append(arguments[3]), write(*arguments))[1])
+    file = tree / "JPEGImages/2008_000005.jpg"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-30])
+    with pytest.raises(DataError, match=r"2008_000005\.jpg"):
         opened(tree)
     assert not directory_of(tree).exists()
+    file.write_bytes(whole)
+    tamper(tree / SALIENCY)
+    assert_holds_the_tree(opened(tree), tree)
+    assert written == [0, 1, 2, 0, 2]  # the first was decoded from other bytes than there are now
 
 
 @pytest.mark.parametrize("call", ["pwrite", "posix_fallocate"])
@@ -194,7 +345,7 @@ def test_a_build_that_was_killed_goes_on_where_it_was(tree: Path, monkeypatch: p
     monkeypatch.setattr(cache_build, "write_chunk", write_one)
     with pytest.raises(KilledError):
         opened(tree)
-    partial = directory_of(tree).with_name(f"{directory_of(tree).name}.partial")
+    partial = partial_of(tree)
     with (partial / "done.jsonl").open("a") as journal:
         journal.write('{"chunk": 2, "crc')  # cut short by the kill
     written.clear()
@@ -255,7 +406,7 @@ def test_a_working_size_reduces_and_keeps_labels_labels(tree: Path, size: tuple[
         assert set(small.flat[task].unique().tolist()) <= set(native.flat[task].unique().tolist()) | {0}
     vectors = small.flat["normals"][: 3 * small.stored.prod(axis=1).sum()].float().view(-1, 3).norm(dim=1)
     assert (((vectors - 127).abs() < 1) | (vectors == 0)).all()
-    assert json.loads((request_of(tree, WorkingSize(*size)).directory(tree.parent / "cache") / "manifest.json").read_text())["ids"]
+    assert json.loads((small.directory / "manifest.json").read_text())["ids"] == SPLITS["train"]
     decoded = FileStore(PascalContext(tree, "train", TASKS), WorkingSize(*size)).samples(range(3))
     for name, array in decoded.flat.items():
         np.testing.assert_array_equal(array, small.flat[name])
@@ -272,3 +423,18 @@ def test_the_command_line_prepares_both_splits(cli, tree: Path) -> None:  # noqa
         layout = json.loads((Path(row["directory"]) / "manifest.json").read_text())["layout"]
         assert max(max(size) for size in layout["stored"]) == 20
         assert layout["names"][:5] == ["image", *TASKS]
+    code, out, told = cli("data", "cache", *arguments[3:], "--verify")
+    assert (code, [row["built"] for row in json.loads(out)]) == (0, [False, False])
+    assert told.count("are what they were") == 2
+    tamper(tree / SALIENCY)
+    code, out, told = cli("data", "cache", *arguments[3:], "--verify")
+    assert (code, [row["built"] for row in json.loads(out)]) == (1, [True, False])
+    assert "saliency 2008_000001" in told.replace("\n", "")
+
+
+@pytest.mark.parametrize("command", ["cache", "describe", "held-out"])
+@pytest.mark.parametrize("given", [(), ("a", "--data-root", "b")])
+def test_commands_of_data_take_the_directory_once(cli, command: str, given: tuple[str, ...]) -> None:  # noqa: F811
+    code, _, told = cli("data", command, *given)
+    assert code == 2
+    assert "--data-root DIR" in told

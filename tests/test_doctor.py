@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 import torch
 from nyud_tree import write_nyud_tree
-from pascal_tree import SPLITS, write_parts, write_tree
+from pascal_tree import SIZES, SPLITS, write_parts, write_tree
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -17,6 +17,7 @@ from bench.data import doctor
 from bench.data.doctor import Finding, check_data_root, check_weights, diagnose
 from bench.data.doctor_tree import SHOWN
 from bench.data.layout import PASCAL_MT, find_files
+from bench.data.pascal_files import VALID_CONTEXT_IDS
 from bench.data.scan import scan
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 
@@ -176,7 +177,9 @@ def test_every_file_of_a_large_tree_is_read_and_the_list_is_complete(tree: Path,
     assert seen == [42] + [1] * 42
     assert len(failed) == SHOWN + 1
     assert failed[-1] == "and 10 broken files more, 20 in all"
-    assert [line.split("\t")[1] for line in (tmp_path / "all.txt").read_text().splitlines()] == ["image"] * 20
+    listed = [line.split("\t") for line in (tmp_path / "all.txt").read_text().splitlines()]
+    assert [line[1] for line in listed if line[0] == "train" and line[1] == "image"] == ["image"] * 20
+    assert [line for line in listed if line[0] == "val"] == [["val", "human_parts", "no labelled pixel", name] for name in SPLITS["val"]]
     assert not [path for path in tree.rglob("*") if path.name == "all.txt"]
 
 
@@ -184,7 +187,7 @@ def test_a_label_map_out_of_range_is_found_and_void_is_told(tree: Path) -> None:
     scipy.io.savemat(tree / "pascal-context/trainval/2008_000002.mat", {"LabelMap": np.full((25, 25), 460, np.uint16)})
     findings = by_subject(check_data_root(tree))
     assert "2008_000002.mat holds the value 460" in findings["val content"].message
-    assert re.match(r"\d+\.\d % of the pixels", findings["train void"].message)
+    assert re.match(r"\d+\.\d % of the pixels", findings["train semseg void"].message)
 
 
 def test_processes_find_what_one_finds(tree: Path) -> None:
@@ -208,3 +211,48 @@ def test_a_nyud_tree_is_recognised_and_its_defects_are_found(tmp_path: Path) -> 
     assert "edge/0001.npy" in by_subject(findings, "fail")["train content"].message
     assert "NYUD_MT.tgz" in by_subject(findings, "fail")["val normals"].remedy
     assert "depth" in by_subject(findings, "warn")["val depth"].message
+
+
+def test_images_without_a_label_are_named_and_all_of_them_listed(tree: Path, tmp_path: Path) -> None:
+    findings = by_subject(check_data_root(tree, problems=tmp_path / "all.txt"))
+    named = findings["train human_parts labels"]
+    assert (named.status, named.message.split(": ")[-1]) == ("ok", "2008_000003, 2008_000005")
+    assert "train\thuman_parts\tno labelled pixel\t2008_000003\n" in (tmp_path / "all.txt").read_text()
+
+
+def test_void_is_told_of_every_task_that_has_any(tree: Path, tmp_path: Path) -> None:
+    findings = by_subject(check_data_root(tree))
+    void = {s.split()[1]: f.message.partition(" %")[0] for s, f in findings.items() if s.startswith("val") and s.endswith("void")}
+    assert void["semseg"] == f"{100 * np.mean([2 / SIZES[name][0] for name in SPLITS['val']]):.1f}"
+    assert void["human_parts"] == "100.0"  # nobody in val
+    contexts = [scipy.io.loadmat(tree / f"pascal-context/trainval/{name}.mat")["LabelMap"] for name in SPLITS["val"]]
+    assert void["normals"] == f"{100 * np.mean([1 - np.isin(context, VALID_CONTEXT_IDS).mean() for context in contexts]):.1f}"
+    assert set(void) == {"semseg", "human_parts", "normals"}
+    found = by_subject(check_data_root(write_nyud_tree(tmp_path / "NYUD_MT")))
+    assert found["val depth void"].message.startswith(f"{100 * 2 / 26:.1f} %")
+    assert found["val normals void"].message.startswith(f"{100 * 3 / 30:.1f} %")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        (lambda depth: depth * 1000, "fail", "millimetres"),
+        (lambda depth: (depth * 25).astype(np.uint8), "fail", "0..255 of a picture"),
+        (lambda depth: depth / 10, "warn", "0..1"),
+        (lambda depth: depth - 1, "warn", "1 of 1 files hold negative values"),
+        (lambda depth: np.where(depth > 5, np.nan, depth), "warn", "1 of 1 files hold not finite values"),
+        (lambda depth: depth * 0, "warn", "none of the 1 images has a labelled pixel for depth"),
+    ],
+)
+def test_depth_that_is_not_plausible_is_found(tmp_path: Path, change, status: str, said: str) -> None:
+    root = write_nyud_tree(tmp_path / "NYUD_MT")
+    np.save(root / "depth/0003.npy", change(np.load(root / "depth/0003.npy")))
+    found = [f for f in check_data_root(root, problems=tmp_path / "all.txt") if f.subject.startswith("val depth") and f.status == status]
+    assert any(said in f.message for f in found)
+    assert all(f.remedy for f in found)
+    listed = [line.split("\t") for line in (tmp_path / "all.txt").read_text().splitlines()]
+    assert [line[3] for line in listed if line[1] == "depth"] == ([] if said == "0..1" else ["0003"])
+
+
+def test_plausible_depth_is_told_in_metres(tmp_path: Path) -> None:
+    assert by_subject(check_data_root(write_nyud_tree(tmp_path / "N")), "ok")["train depth values"].message.startswith("metres: median 4.")

@@ -14,7 +14,7 @@ from skimage.morphology import thin as thin_of_skimage
 from bench.data.pascal_context import PascalContext
 from bench.measure.edge_maps import suppress, thin
 from bench.measure.edge_matching import counts, partners, within_reach
-from bench.measure.edge_scores import THRESHOLDS, average_precision, best_f, resampled_odsf
+from bench.measure.edge_scores import THRESHOLDS, average_precision, best_f, edge_scores, resampled_odsf
 from bench.measure.edges import EdgesMetric
 from bench.measure.metrics import METRICS, metric_of
 from bench.tasks import DATA_SETS, IGNORE
@@ -136,6 +136,18 @@ def test_each_image_has_its_own_best_threshold_in_ois_and_the_data_set_one_in_od
 def test_a_curve_without_recall_has_no_average_precision():
     assert average_precision(np.zeros(99), np.zeros(99)) == 0
     assert best_f(np.zeros(99), np.zeros(99))[0] == 0
+
+
+def test_a_single_recall_encloses_no_area_as_in_the_berkeley_benchmark():
+    def scores() -> dict:
+        return edge_scores(rows | {"labelled": np.array([10], np.int32), "valid": np.array([100], np.int32)})
+
+    rows = {key: np.full((1, 99), 8, np.int32) for key in ("matched", "predicted")}  # a binary map: precision 1, recall 0.8 everywhere
+    assert (scores()["ap"], scores()["odsf"]) == (0, pytest.approx(100 * 2 * 0.8 / 1.8))
+    rows["matched"][0, 98] = rows["predicted"][0, 98] = 4  # two: precision 1 at the recalls 0.4, 0.41, .., 0.8
+    assert scores()["ap"] == pytest.approx(41)
+    rows["predicted"][0, :50] = 16  # of thresholds with the same recall the more precise one counts
+    assert scores()["ap"] == pytest.approx(41)
 
 
 def test_ignored_pixels_count_neither_as_label_nor_as_prediction():

@@ -7,11 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
+from bench.cli.options import parse_held_out
 from bench.config import ConfigError, HeldOutConfig, TrialConfig
 from bench.data.roots import ensure_synthetic, synthetic_root
 from bench.measure.score import ScoreError, reference_free_score
-from bench.suites import load
+from bench.plan import write_plan
+from bench.record import load_records, read_plan
+from bench.report.stats import row_frame
+from bench.suites import Row, Suite, load, with_held_out
 from bench.training import held_out as held_out_module
 from bench.trial import Launch, run_trial
 
@@ -127,3 +132,42 @@ def test_a_tuning_trial_reads_no_validation_image(results: Path, tmp_path: Path)
     assert record["data"]["n_val"] is None
     assert record["per_image"] is record["panels"] is None
     assert run(SELDOM, tmp_path, "ordinary")["status"] == "invalid"
+
+
+def test_a_suite_with_held_out_images_changes_what_is_trained_on_and_nothing_else():
+    plain, held_out = load("smoke"), HeldOutConfig(fraction=0.25, seed=3)
+    kept = with_held_out(plain, held_out)
+    for before, after in zip(plain.trials, kept.trials, strict=True):
+        assert (after.data.held_out, after.recipe.evaluate_every, after.recipe.evaluate_on) == (held_out, 1, "val")
+        recipe = dataclasses.replace(after.recipe, evaluate_every=None)
+        assert dataclasses.replace(after, data=before.data, recipe=recipe) == before
+    assert {trial.run_id for trial in kept.trials}.isdisjoint(trial.run_id for trial in plain.trials)
+    long = dataclasses.replace(PLAIN, recipe=dataclasses.replace(PLAIN.recipe, epochs=300))
+    suite = Suite(name="long", title="", description="", rows=(Row(label="a", trials=(long,)),), reference="a")
+    assert with_held_out(suite, held_out).trials[0].recipe.evaluate_every == 15
+
+
+def test_the_second_column_comes_from_the_records_of_such_a_suite(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scores = iter((1.0, 3.0, 2.0))
+    monkeypatch.setattr(held_out_module, "reference_free_score", lambda metrics: next(scores))
+    record = run(EVERY, results, "column")
+    suite = Suite(name="column", title="", description="", rows=(Row(label="a", trials=(EVERY,)),), reference="a")
+    plan = read_plan(write_plan(suite, tmp_path, "test"))
+    rows = row_frame(plan, load_records(results / "column" / "records"))
+    assert rows["semseg_miou_mean"][0] == record["metrics"]["semseg"]["miou"]
+    assert (
+        rows["semseg_miou_held_out_mean"][0]
+        == record["best_on_held_out"]["metrics"]["semseg"]["miou"]
+        != record["metrics"]["semseg"]["miou"]
+    )
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0.1", (0.1, 0)), ("0.25:7", (0.25, 7))])
+def test_the_share_to_hold_out_is_read_from_the_command_line(text: str, expected: tuple):
+    assert parse_held_out(text) == HeldOutConfig(fraction=expected[0], seed=expected[1])
+
+
+@pytest.mark.parametrize("text", ["a tenth", "0.1:x", ""])
+def test_what_is_no_share_is_refused_with_an_example(text: str):
+    with pytest.raises(typer.BadParameter, match=r"--held-out takes a share such as 0\.1"):
+        parse_held_out(text)

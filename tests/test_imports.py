@@ -20,7 +20,16 @@ REPOSITORY = Path(__file__).parent.parent
 FILES = [REPOSITORY / "run_suite.py", *sorted((REPOSITORY / "bench").rglob("*.py")), *sorted((REPOSITORY / "methods").rglob("*.py"))]
 HEAVY = ("torch", "torchvision", "timm", "ray")
 COMMANDS = ("run_suite", "bench.cli")
-LIGHT = ("bench.catalogue", "bench.errors", "bench.migration", "bench.record", "bench.status", "bench.storage", "bench.tasks")
+LIGHT = (
+    "bench.catalogue",
+    "bench.errors",
+    "bench.migration",
+    "bench.record",
+    "bench.schema",
+    "bench.status",
+    "bench.storage",
+    "bench.tasks",
+)
 """Modules that import nothing heavy, `bench.report` and what is in it besides; the commands' lazy imports excepted."""
 
 FOUNDATION = (
@@ -35,6 +44,7 @@ FOUNDATION = (
     "training",
     "measure",
     "record",
+    "schema",
     "provenance",
     "catalogue",
 )
@@ -124,7 +134,7 @@ def test_methods_never_import_bench():
 def test_only_the_sweep_and_the_tuner_import_ray():
     importers = {module for module in MODULES if any(within(found.target, "ray") for found in imports(module))}
     assert importers
-    assert all(within(module, "bench.sweep") or module == "bench.tuning.on_ray" for module in importers)
+    assert all(within(module, "bench.sweep") or within(module, "bench.tuning.on_ray") for module in importers)
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if m in LIGHT or is_command(m) or within(m, "bench.report")))

@@ -5,10 +5,13 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.report.intervals import (
+    bounded_interval,
     delta_m_interval,
+    half_width,
     holm,
     mean_interval,
     moderated,
+    positive_interval,
     residual_variances,
     t_quantile,
     two_sided_p,
@@ -23,6 +26,28 @@ def test_t_interval_equals_scipy() -> None:
     assert all(np.isnan(mean_interval(np.array([1.0]))))
     assert t_quantile(1) == pytest.approx(12.7062, abs=1e-4)
     assert np.isnan(t_quantile(0))
+
+
+def test_the_interval_of_a_time_is_that_of_its_logarithm_and_stays_positive() -> None:
+    # logs ln 10 and ln 20: geometric mean sqrt(200), standard error ln(2) / 2, t(1) = 12.7062
+    low, high = positive_interval(np.array([10.0, 20.0]))
+    factor = np.exp(12.706204736 * np.log(2) / 2)
+    assert (low, high) == pytest.approx((np.sqrt(200) / factor, np.sqrt(200) * factor))
+    assert mean_interval(np.array([10.0, 20.0]))[0] < 0 < low
+    assert positive_interval(np.array([3.0, 3.0])) == (3.0, 3.0)
+    assert all(np.isnan(positive_interval(np.array([3.0]))))
+    assert positive_interval(np.array([0.0, 4.0])) == pytest.approx((0.0, 2 + 12.706204736 * 2))
+    in_seconds, in_milliseconds = (np.array(positive_interval(values)) for values in (np.array([0.1, 0.4]), np.array([100.0, 400.0])))
+    assert in_milliseconds == pytest.approx(1000 * in_seconds)
+
+
+def test_the_interval_of_a_percentage_is_cut_at_its_range() -> None:
+    half = 12.706204736 * 10 / 2  # standard error of 45 and 55: 5
+    assert half_width(np.std([45, 55], ddof=1), 2) == pytest.approx(half)
+    assert bounded_interval(np.array([45.0, 55.0]), 0.0, 100.0) == (0.0, 100.0)
+    assert bounded_interval(np.array([85.0, 95.0]), 0.0, 100.0) == pytest.approx((90 - half, 100.0))
+    assert bounded_interval(np.array([45.0, 55.0]), 0.0, 180.0) == pytest.approx((0.0, 50 + half))
+    assert np.isnan(half_width(1.0, 1))
 
 
 def test_welch_equals_scipys_welch_test() -> None:

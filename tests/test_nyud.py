@@ -123,6 +123,45 @@ def test_a_label_of_another_size_than_its_image_is_named(tree: Path, name: str):
         NYUD(tree, "val")[0]
 
 
+@pytest.mark.parametrize("name", ["images/0003.jpg", "segmentation/0003.png"])
+def test_a_truncated_picture_is_named(tree: Path, name: str):
+    (tree / name).write_bytes((tree / name).read_bytes()[:-30])
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        NYUD(tree, "val")[0]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("images/0003.jpg", "I;16"), ("segmentation/0003.png", "RGB")])
+def test_a_picture_of_the_wrong_mode_is_named(tree: Path, name: str, mode: str):
+    Image.new(mode, (30, 26)).save(tree / name, format="PNG")
+    with pytest.raises(DataError, match=f"{name} has mode"):
+        NYUD(tree, "val")[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_grey_and_transparent_images_become_rgb(tree: Path, mode: str):
+    Image.new(mode, (30, 26)).save(tree / "images/0003.jpg", format="PNG")
+    assert NYUD(tree, "val")[0]["image"].shape == (26, 30, 3)
+
+
+@pytest.mark.parametrize(("content", "message"), [("\n", "val.txt is empty"), ("0003\n0003\n", "more than once: 0003")])
+def test_an_empty_split_and_a_repeated_id_are_named(tree: Path, content: str, message: str):
+    (tree / "gt_sets/val.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        NYUD(tree, "val")
+
+
+def test_a_linked_read_only_tree_with_spaces_in_its_path_is_read(tree: Path, tmp_path: Path):
+    link = tmp_path / "NYU v2 äöü 数"
+    link.symlink_to(tree)
+    for path in (*tree.rglob("*"), tree):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert len([NYUD(link, split)[0] for split in ("train", "val")]) == 2
+    finally:
+        for path in (tree, *tree.rglob("*")):
+            path.chmod(0o755)
+
+
 def test_values_out_of_range_are_named(tree: Path):
     Image.fromarray(np.full((26, 30), 41, np.uint8)).save(tree / "segmentation/0003.png")
     with pytest.raises(DataError, match=r"segmentation/0003.png holds the values \[41\]"):

@@ -1,5 +1,6 @@
 """Panels: the same few images for every trial, encoded as documented, written once."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,13 @@ import pytest
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from bench.data.pascal_context import PascalContext
+from bench.data.shown import is_labelled, shown_ids
+from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 from bench.measure.panels import MAX_SIDE, Panels, kind_of
 
 IDS = [f"image{i}" for i in range(10)]
+CHOSEN = IDS[1::3] + IDS[9:]
 
 
 def made_batch(size: int = 8) -> tuple[dict, dict]:
@@ -34,15 +39,38 @@ def stored(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def test_the_images_are_the_middles_of_equal_parts_of_the_split():
-    assert Panels(IDS, 5).ids == ("image1", "image3", "image5", "image7", "image9")
-    assert Panels(IDS, 2).ids == ("image2", "image7")
-    assert Panels(IDS[:1]).ids == ("image0",)
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered data set, in which few images show people."""
+    root = tmp_path_factory.mktemp("data") / "PASCAL_MT"
+    write_pascal_mt(root, SyntheticConfig(n_train=2, n_val=48, size=32, seed=5))
+    return root
+
+
+def test_the_images_have_labels_of_every_task_where_their_part_of_the_split_holds_one(tree: Path):
+    split = PascalContext(tree, "val")
+    complete = [name for i, name in enumerate(split.ids) if all(is_labelled(split[i], task) for task in split.tasks)]
+    parts = [split.ids[12 * i : 12 * (i + 1)] for i in range(4)]
+    chosen = shown_ids(tree, split.ids)
+    assert all(name in part for name, part in zip(chosen, parts, strict=True))
+    for name, part in zip(chosen, parts, strict=True):
+        assert name in complete or not set(part) & set(complete)
+    assert len(set(chosen) & set(complete)) >= 3
+    assert shown_ids(tree, split.ids[:1]) == tuple(split.ids[:1])
+
+
+def test_the_choice_needs_no_files_of_a_task_that_the_data_set_lacks(tree: Path, tmp_path: Path):
+    poorer = tmp_path / "poorer"
+    shutil.copytree(tree, poorer)
+    shutil.rmtree(poorer / "human_parts")
+    split = PascalContext(poorer, "val", ("normals",))
+    chosen = shown_ids(poorer, split.ids)
+    assert all(is_labelled(split[split.ids.index(name)], "normals") for name in chosen)
 
 
 def test_predictions_and_labels_are_encoded_as_documented(tmp_path: Path):
     batch, outputs = made_batch()
-    panels = Panels(IDS)
+    panels = Panels(CHOSEN)
     panels.update(batch, outputs)
     assert panels.write(tmp_path, "run", "da7a") == "run.panels.npz"
     own = stored(tmp_path / "run.panels.npz")
@@ -69,7 +97,7 @@ def test_predictions_and_labels_are_encoded_as_documented(tmp_path: Path):
 def test_a_bright_pixel_is_bright_whatever_the_batch_that_brought_it(tmp_path: Path):
     batch, outputs = made_batch()
     batch["image"] += (1 - torch.tensor(IMAGENET_DEFAULT_MEAN)[:, None, None]) / torch.tensor(IMAGENET_DEFAULT_STD)[:, None, None]
-    panels = Panels(IDS)
+    panels = Panels(CHOSEN)
     for part in (slice(0, 3), slice(3, 10)):
         panels.update({key: value[part] for key, value in batch.items()}, {key: value[part] for key, value in outputs.items()})
     panels.write(tmp_path, "run", "da7a")
@@ -81,7 +109,7 @@ def test_a_bright_pixel_is_bright_whatever_the_batch_that_brought_it(tmp_path: P
 def test_two_trials_share_the_scenes_and_other_data_has_its_own(tmp_path: Path):
     batch, outputs = made_batch()
     for run_id, fingerprint in (("one", "da7a"), ("two", "da7a"), ("three", "07e2")):
-        panels = Panels(IDS)
+        panels = Panels(CHOSEN)
         panels.update(batch, outputs)
         panels.write(tmp_path, run_id, fingerprint)
     assert len(list(tmp_path.glob("*.panels.npz"))) == 3

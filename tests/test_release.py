@@ -140,6 +140,25 @@ def test_what_a_checkpoint_does_not_hold_can_be_given(tmp_path: Path):
     assert model.backbone.swin.layers[0].blocks[0].mlp.fc1.scale == 2.0
 
 
+def test_trained_scales_of_shared_pairs_are_read_and_those_of_tasks_stay_as_given(tmp_path: Path):
+    model, file = model_of("mtlora_plus", {"rank": 3, "scale": 2.0}, ("semseg", "normals")), tmp_path / "c.pth"
+    state, generator = checkpoint_of(model), torch.Generator().manual_seed(5)
+    trained = {
+        name.replace("lora_shared_A", "lora_shared_scale"): torch.rand(1, generator=generator) + 0.5 for name in state if "shared_A" in name
+    }
+    torch.save({"model": state | trained}, file)
+    loaded = load_released(file, backbone=DEMO_BACKBONE, image_size=64, scale=2.0).eval()
+    for name, module in model.named_modules():
+        if getattr(module, "lora_B", None) is not None:  # the closed form: s B A = 2 (s / 2 B) A
+            own = trained[f"{release_name(name + '.lora_A').removesuffix('.lora_shared_A')}.lora_shared_scale"]
+            module.lora_B.data.mul_(own / 2.0)
+    image = torch.randn(2, 3, 64, 64, generator=generator).double()  # the order of the products differs
+    with torch.no_grad():
+        expected, actual = model.double()(image), loaded.double()(image)
+    for task in model.tasks:
+        torch.testing.assert_close(actual[task], expected[task])
+
+
 def test_a_file_that_is_no_released_model_is_refused(tmp_path: Path):
     file = tmp_path / "c.pth"
     state = checkpoint_of(model_of("mtlora", {"rank": 3}, ("semseg", "normals")))

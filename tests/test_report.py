@@ -15,10 +15,13 @@ from rich.console import Console
 
 from bench.record import RecordError
 from bench.report import make_report
+from bench.report.claims import answer_claims
+from bench.report.compare import compare_results
 from bench.report.footnotes import footnotes
+from bench.report.latex import to_latex
 from bench.report.stats import delta_m, pareto_front, row_frame, seed_frame
 from bench.report.summary import findings
-from bench.report.tables import main_table, to_csv, to_latex, to_markdown, to_rich
+from bench.report.tables import main_table, to_csv, to_markdown, to_rich
 from bench.tasks import TASK_NAMES, TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -211,6 +214,31 @@ def test_without_a_reference_there_is_no_delta_m_and_stale_figures_go(tmp_path: 
     assert "Not drawn: pareto_params" in (tmp_path / "summary.md").read_text()
 
 
+def test_a_reference_of_exactly_zero_leaves_delta_m_undefined_and_everything_else_there(tmp_path: Path) -> None:
+    seeds = (0, 1)
+    suite = MadeSuite(tasks=("semseg", "normals"), seeds=seeds)
+    suite.add(FULL, {seed: {"semseg": 0.0, "normals": 20.0 + seed} for seed in seeds}, kind="single_task")
+    suite.add(made_method(), {seed: {"semseg": 5.0 + seed, "normals": 18.0} for seed in seeds})
+    suite.add(made_method(value=8), {seed: {"semseg": 0.0, "normals": 17.0} for seed in seeds})
+    report = make_report(suite.write(tmp_path))
+    assert report.complete
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table.filter(regex="^(delta_m_(mean|low|high)|rank_|iqm_change)").isna().all(axis=None)
+    assert list(report.table.cells["Δm (%) ↑"]) == ["—"] * 3
+    why = f"undefined, for no change is relative to 0, which is {TASKS['semseg'].title} mIoU of the reference “{FULL['label']}”"
+    assert f"Δm is not given: {why}." in report.table.footnotes
+    assert any(reason.startswith("pareto_params") and why in reason for reason in report.not_drawn)
+    assert (tmp_path / "report.html").exists()
+    assert "task_bars" not in [reason.partition(":")[0] for reason in report.not_drawn]  # normals have a change
+    compared = compare_results(tmp_path, tmp_path)
+    assert set(compared.loc[compared["quantity"] == "delta_m", "verdict"]) == {"not run"}
+    asked = {"text": "t", "source": "s", "test": "better", "quantity": "delta_m", "row": {"dial": 8}, "than": {"dial": 4}}
+    front = {"text": "t", "source": "s", "test": "on_front", "axis": "params", "row": {"dial": 8}}
+    answers = answer_claims(suite.plan(), suite.records, tmp_path / "records", claims=[asked, front])
+    assert list(answers["answer"]) == ["not run", "not run"]
+    assert "the reference of Δm is 0" in answers["note"].iloc[0]
+
+
 def test_no_result_at_all_is_a_clear_error(tmp_path: Path) -> None:
     suite = MadeSuite(tasks=("semseg",), seeds=(0,))
     suite.add(FULL, {0: {"semseg": 1.0}}, kind="single_task", status={"semseg-s0": "failed"})
@@ -261,7 +289,7 @@ def test_values_carry_their_spread_and_sign() -> None:
     suite = two_row_suite()
     table = main_table(row_frame(suite.plan(), suite.records), tasks=suite.tasks, title="t")
     line = table.cells.set_index("Method").loc["LoRA (r=4)"]
-    assert line["SemSeg mIoU ↑"] == "52.50 ± 95.30"  # 12.706 * 10.607 / sqrt(2): two seeds say little
+    assert line["SemSeg mIoU ↑"] == "52.50 [0.00, 100.00]"  # 52.5 ± 12.706 * 10.607 / sqrt(2), cut: two seeds say little
     assert line["Δm (%) ↑"].startswith("+10.00 ± ")
     assert line["Trainable (M) ↓"] == "3.00"
     assert table.cells["Δm (%) ↑"].iloc[0] == "0.00"  # by definition
@@ -284,7 +312,7 @@ def test_latex_is_escaped_plain_ascii_booktabs() -> None:
     assert r"LoRA\_x \& 50\% \#1 ($\rho$=4) &" in text
     assert r"\caption{50 \% of a\_b}" in text
     assert r"$\Delta_m$ $\pm$ 1 \% ``q'' \textbackslash{}x" in text
-    assert r"52.50 $\pm$ 95.30" in text
+    assert "52.50 [0.00, 100.00]" in text
     assert r"\textbf{" in text
     for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:x}"):
         assert text.count(command) == 1

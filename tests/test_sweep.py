@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -92,8 +93,12 @@ def test_serial_run_leaves_records_table_figures_and_summary(undisturbed: Path):
     assert sorted(records(undisturbed)) == sorted(RUN_IDS)
     assert all(record["status"] == "ok" for record in records(undisturbed).values())
     names = {path.name for path in suite.iterdir()}
-    figures = {f"{name}.{kind}" for name in ("pareto_params", "pareto_memory") for kind in ("png", "pdf")}
+    figures = {f"{name}.{kind}" for name in ("task_bars", "memory_parts") for kind in ("png", "pdf")}
     assert {"plan.json", "table.csv", "table.md", "table.tex", "summary.md"} | figures <= names
+    # So little training may leave a reference of exactly 0, hence no Δm: then that is said, and its figures are left out.
+    defined = pd.read_csv(suite / "table.csv")["delta_m_mean"].notna().any()
+    assert {f"pareto_{axis}.png" in names for axis in ("params", "memory")} == {defined}
+    assert ("Δm is not given: undefined" in (suite / "summary.md").read_text(encoding="utf-8")) != defined
     assert not list((suite / "checkpoints").iterdir())
     assert_no_secrets(undisturbed)
 

@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from bench.data.synthetic.primitives import Camera
 from bench.data.synthetic.render import Placed, see
 from bench.data.synthetic.scene import Item, label_scene
 from bench.data.synthetic.texture import Material
+from bench.provenance import REPOSITORY
 
 HUMAN_PARTS = {
     "head", "hair", "lear", "rear", "leye", "reye", "mouth", "nose", "torso", "neck", "luarm", "ruarm", "llarm", "rlarm", "lhand", "rhand",
@@ -336,6 +340,38 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_pascal_mt(tmp_path / "tree", SyntheticConfig(n_train=5, n_val=1, size=32))
     assert len(calls) == 3
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_run_left_is_removed_and_running_work_is_not(tmp_path):
+    script = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from pathlib import Path
+from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+def stop(done, total):
+    print("half", flush=True)
+    sys.stdin.readline()
+write_pascal_mt(Path({str(tmp_path / "tree")!r}), SyntheticConfig(n_train=2, n_val=1, size=32), progress=stop)
+"""
+    run = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "half\n"
+    (left,) = tmp_path.glob(".tree-*.unfinished")
+    write_pascal_mt(tmp_path / "tree", SyntheticConfig(n_train=1, n_val=1, size=32))
+    assert left.exists()  # its process lives
+    run.kill()
+    run.communicate()
+    shutil.rmtree(tmp_path / "tree")
+    write_pascal_mt(tmp_path / "tree", SyntheticConfig(n_train=1, n_val=1, size=32))
+    assert os.listdir(tmp_path) == ["tree"]
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pascal_mt(tmp_path / "tree", SyntheticConfig(n_train=2, n_val=1, size=32), progress=interrupt)
     assert os.listdir(tmp_path) == []
 
 

@@ -13,11 +13,12 @@ from bench.report import make_report
 from bench.report.evidence import evidence_files
 from bench.report.footnotes import footnotes
 from bench.report.iso import between, iso_frame
+from bench.report.latex import to_latex
 from bench.report.published import against_published_reference, comparison, is_comparable, published_table
 from bench.report.seeds import delta_m
 from bench.report.stats import row_frame
 from bench.report.table_html import to_html
-from bench.report.tables import DAGGER, main_table, to_latex, to_markdown
+from bench.report.tables import DAGGER, main_table, to_markdown
 from bench.tasks import PASCAL_TASKS
 
 NEEDS_TEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="NO TEX: install texlive-latex-recommended to compile the tables")
@@ -81,12 +82,14 @@ def test_the_held_out_selection_is_a_second_column() -> None:
         suite.add(made_method(value=rank), {seed: {"semseg": last} for seed in (0, 1)})
         for record in suite.records[-2:]:
             record["best_on_held_out"] = {"epoch": 3, "score": 1.0, "metrics": {"semseg": {"miou": best}}}
+            record["data"]["n_held_out"], record["config"]["recipe"] = 24, record["config"]["recipe"] | {"evaluate_every": 15}
     rows = row_frame(suite.plan(), suite.records)
     assert list(rows["delta_m_mean"].round(6)) == [0, 10]
     assert list(rows["delta_m_held_out_mean"].round(6)) == [0, 20]
     table = main_table(rows, tasks=suite.tasks, title="t")
     assert list(table.cells["Δm, epoch chosen on held-out (%) ↑"].str[:6]) == ["0.00", "+20.00"]
-    assert any("a split held out from training" in note for note in footnotes(suite.plan(), suite.records, rows))
+    (note,) = [note for note in footnotes(suite.plan(), suite.records, rows) if "The result is the last epoch's" in note]
+    assert "at the epoch that scored best on images held out from training (24; evaluated: every 15 epochs and the last)" in note
 
 
 def test_strict_refuses_what_is_incomplete(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from bench.record import read_record, write_record
 from bench.suites import Suite, multi_task_row, single_task_row
 from bench.trial import Launch
 from bench.tuning import point as point_module
-from bench.tuning.on_ray import RowSchedulers, RowSearchers, scores_at_rungs
+from bench.tuning.on_ray.schedulers import RowSchedulers, scores_at_rungs
+from bench.tuning.on_ray.searchers import RowSearchers
 from bench.tuning.outcome import setting_outcome
 from bench.tuning.plan import Point, Protocol, quasi_random_points, records_of, to_do, tuned_rows
 from bench.tuning.point import PROVISIONAL, run_point, take_stopped

@@ -36,15 +36,19 @@ def compare(
 
 def claims(suite: SuiteName, results: Results = DEFAULT_RESULTS, as_json: Json = False) -> None:
     """Ask the records what papers claim, and show our audit of the published tables."""
-    from bench.record import load_records, read_plan
     from bench.report.audit import audit
     from bench.report.claims import answer_claims
+    from bench.report.footnotes import damage_notes
+    from bench.report.loading import load_results
 
     directory = results / plain_name(suite, "suite")
-    answers = answer_claims(read_plan(directory / "plan.json"), load_records(directory / "records"), directory / "records")
+    results = load_results(directory)
+    answers = answer_claims(results.plan, results.records, directory / "records")
     if as_json:
-        print(json.dumps({"claims": _plain(answers), "audit": _plain(audit())}, indent=1, ensure_ascii=False))
+        print(json.dumps({"claims": _plain(answers), "audit": _plain(audit()), "damaged": results.damaged}, indent=1, ensure_ascii=False))
         return
+    for note in damage_notes(results.damaged):
+        console.print(note, style="red", markup=False, highlight=False, soft_wrap=True)
     columns = ["claim", "answer", "effect", "low", "high", "note"]
     show_rows([{key: _short(line[key]) for key in columns} for line in answers.to_dict("records")], as_json=False)
     show_rows(audit().drop(columns="evidence").to_dict("records"), as_json=False)

@@ -31,6 +31,14 @@ Weights = Annotated[
 CacheDir = Annotated[Path | None, typer.Option(help="Directory of the prepared caches; by default `cache` in the results.", metavar="DIR")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the suite's, for instance 0,1,2.")]
 Tuned = Annotated[bool, typer.Option("--tuned", help="Use the settings that `tune SUITE` chose; needs a complete tune.")]
+HeldOut = Annotated[
+    str | None,
+    typer.Option(
+        help="Keep this share of the training split out, such as 0.1, or 0.1:SEED of the draw; a second column then shows the epoch that "
+        "is best on it.",
+        metavar="SHARE",
+    ),
+]
 Track = Annotated[
     str, typer.Option(help="What watches each trial: tensorboard, mlflow, wandb (separated by commas), or none.", metavar="NAMES")
 ]
@@ -57,19 +65,38 @@ DEFAULT_RESULTS = Path("results")
 console = Console(width=None if sys.stdout.isatty() else 200)
 
 
-def load_suite(name: str, data_root: Path | None, seeds: str | None, weights: Path | None, tuned_in: Path | None = None) -> Any:
-    """Build a suite with the command line's data, seeds and weights, and with the settings that were chosen in `tuned_in`."""
+def load_suite(
+    name: str,
+    data_root: Path | None,
+    seeds: str | None,
+    weights: Path | None,
+    tuned_in: Path | None = None,
+    held_out: str | None = None,
+) -> Any:
+    """Build a suite with the command line's data, seeds, weights and held-out part, and the settings that were chosen in `tuned_in`."""
     from bench.launch import data_config, weights_name
-    from bench.suites import load
+    from bench.suites import load, with_held_out
 
     values = None if seeds is None else parse_seeds(seeds)
+    kept = None if held_out is None else parse_held_out(held_out)
     data = None if data_root is None else data_config(data_root)
     suite = load(name, data=data, seeds=values, weights=None if weights is None else weights_name(weights))
-    if tuned_in is None:
-        return suite
-    from bench.tuning.outcome import read_outcome, tuned_suite
+    if tuned_in is not None:
+        from bench.tuning.outcome import read_outcome, tuned_suite
 
-    return tuned_suite(suite, read_outcome(tuned_in / name))
+        suite = tuned_suite(suite, read_outcome(tuned_in / name))
+    return suite if kept is None else with_held_out(suite, kept)
+
+
+def parse_held_out(text: str) -> Any:
+    """Return what to hold out, from a share such as "0.1", or "0.1:3" with the seed of the draw."""
+    from bench.config import HeldOutConfig
+
+    share, _, seed = text.partition(":")
+    try:
+        return HeldOutConfig(fraction=float(share), seed=int(seed or 0))
+    except ValueError:
+        raise typer.BadParameter(f"--held-out takes a share such as 0.1, or with the seed of the draw 0.1:3; got {text!r}") from None
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

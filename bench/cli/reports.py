@@ -24,9 +24,12 @@ def report(
 def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False, **options: bool) -> None:
     """Make the report and print its table; with `keep_current`, a report that is up to date stays as it is."""
     from bench.report import make_report
+    from bench.report.footnotes import damage_notes
     from bench.report.tables import to_rich
 
     made = make_report(suite_dir, keep_current=keep_current, **options)
+    for note in damage_notes(made.damaged):
+        console.print(note, style="red", markup=False, highlight=False, soft_wrap=True)
     if not quiet:
         console.print(to_rich(made.table, width=console.width))
         console.print(f"Written to {suite_dir}: {', '.join(sorted(made.files))}", highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from bench.cli.options import (
     Executor,
     GpusPerTrial,
     HangLimit,
+    HeldOut,
     Json,
     LeaveOut,
     MemoryPerTrial,
@@ -48,13 +49,14 @@ def plan(
     seeds: Seeds = None,
     weights: Weights = None,
     tuned: Tuned = False,
+    held_out: HeldOut = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Show what would run: rows, trainable parameters, missing trials, and an estimate of the time from steps measured here."""
     from bench.launch import plan_rows
 
-    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None)
+    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None, held_out)
     rows = plan_rows(chosen, results / suite, data_root=data_root)
     if as_json or not quiet:
         show_rows(rows, as_json)
@@ -95,6 +97,7 @@ def run(
     ] = None,
     rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
     tuned: Tuned = False,
+    held_out: HeldOut = None,
     track: Track = "tensorboard",
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -103,7 +106,7 @@ def run(
     from bench.launch import launch_suite
     from bench.tracking import parse_trackers
 
-    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None)
+    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None, held_out)
     try:
         outcome = launch_suite(
             chosen,

@@ -1,33 +1,38 @@
 """The prepared cache: every sample of a split decoded once, in memory-mapped flat arrays that all trials of a machine share.
 
-`<cache>/<split>-<place>/` holds one `<modality>.bin` for the image and for each task whose files the data set has (so that
-single-task and multi-task trials read the same arrays) and `manifest.json`, which is written last. `<place>` is a hash of the data set's
-path, the split and the settings; the manifest's key says in addition what the arrays were made from: name, size and modification time of
-every file of the split, the identity of the data set, and the sources of the readers. Asking for that costs a stat a file, well under a
-second for the 30,000 files of PASCAL-Context's training split on a local disk; contents are not read again.
+`<cache>/<split>-<settings>-<content>/` holds one `<modality>.bin` for the image and for each task whose files the data set has (so that
+single-task and multi-task trials read the same arrays) and `manifest.json`, which is written last. `<settings>` is a hash of ids, tasks,
+working size and the sources of the readers, `<content>` one of the bytes of all files that were decoded: the manifest holds each file's
+digest, taken while the cache is built. So a copy of the data set elsewhere uses the same cache, and other bytes never do.
 
-A cache is used only after its key, the manifest's own checksum, the files' sizes and a CRC-32 over every 64 samples of the arrays in use
-have been checked, at several GB/s; that reads what the first epoch reads anyway. One that fails is named and built again.
+`<split>-<place>.json` remembers which cache a directory's split has, and the stamp (sizes and times) of its files when they were hashed.
+While the stamp is the same, nothing is read: a stat a file, well under a second for the 30,000 files of PASCAL-Context's training split on
+a local disk. When it differs, all files are hashed again: the same bytes keep the cache, others are named and it is built anew. A file
+whose bytes change while its size and all its times stay (only an administrator can do that) is found by `verify` alone.
+
+A cache is used only after its settings and content, the manifest's own checksum, the files' sizes and a CRC-32 over every 64 samples of
+the arrays in use have been checked, at several GB/s; that reads what the first epoch reads anyway. One that fails is named and built again.
 """
 
 import contextlib
 import hashlib
 import json
 import logging
-import os
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import filelock
 import numpy as np
 import torch
 
 from bench import provenance
-from bench.data.cache_build import build
-from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, checksum, plan_layout
-from bench.data.layout import fingerprint
+from bench.data.cache_build import Job, build
+from bench.data.cache_index import Index, read_index, replace_index
+from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, plan_layout, read_manifest
+from bench.data.contents import Sources, changed_files, content_of
 from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
 from bench.heartbeat import beat
 from bench.tasks import TASKS
@@ -49,7 +54,7 @@ class Request(NamedTuple):
         split: Name of the split.
         opener: Opens it.
         size: Working resolution.
-        subset: What else chooses the split's samples, such as the held-out rule; part of the cache's place.
+        subset: What else chooses the split's samples, such as the held-out rule; part of the place.
     """
 
     root: Path
@@ -58,10 +63,22 @@ class Request(NamedTuple):
     size: WorkingSize = NATIVE
     subset: str = ""
 
-    def directory(self, cache_dir: Path) -> Path:
-        """Return where its cache lies."""
+    def place(self, cache_dir: Path) -> Path:
+        """Return the path, less its suffix, of what belongs to this split of this directory: the index, and a build in progress."""
         place = json.dumps([str(Path(self.root).resolve()), self.split, self.subset, *self.size])
         return Path(cache_dir) / f"{self.split}-{hashlib.sha256(place.encode()).hexdigest()[:10]}"
+
+    def kind(self, cache_dir: Path, settings: str) -> Path:
+        """Return the path, less its suffix, of the lock of all caches with these settings, whatever the files' bytes."""
+        return Path(cache_dir) / f"{self.split}-{settings[:10]}"
+
+    def directory(self, cache_dir: Path, settings: str, content: str) -> Path:
+        """Return where a cache lies."""
+        return Path(cache_dir) / f"{self.split}-{settings[:10]}-{content[:16]}"
+
+
+class NoCacheError(CacheError):
+    """There is no cache yet: nothing is wrong."""
 
 
 def open_cache(
@@ -69,6 +86,7 @@ def open_cache(
     tasks: tuple[str, ...],
     cache_dir: Path,
     *,
+    verify: bool = False,
     processes: int | None = None,
     say: Callable[[str], None] = logger.warning,
     progress: Callable[[int, int], None] | None = None,
@@ -79,6 +97,7 @@ def open_cache(
         request: The split.
         tasks: Whose arrays are opened.
         cache_dir: Directory of all caches; never inside of the data set.
+        verify: Hash every file of the split whatever its times say, and check the arrays of all tasks.
         processes: Processes that decode; by default one a core.
         say: Told what happens: the size beforehand, why a cache is not used, for what this process waits.
         progress: Told the number of samples done, and of all.
@@ -91,24 +110,88 @@ def open_cache(
     if cache_dir.is_relative_to(root):
         raise CacheError(f"the cache directory {cache_dir} lies inside of the data set {root}, which is never written to; give another")
     dataset = request.opener(available_tasks(request.opener, tasks))
-    directory, key = request.directory(cache_dir), key_of(request, dataset)
+    sources, settings = Sources(dataset, progress), settings_of(request, dataset)
+    look = partial(_find, request, sources, settings, tasks, cache_dir, verify=verify, say=say)
     try:
-        return load(directory, key, tasks)
+        return look()
     except CacheError as error:
-        if directory.exists():
-            say(f"{directory}: {error}; it is built again")
+        if not isinstance(error, NoCacheError):
+            say(f"{error}; it is built again")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with locked(directory, say):
+        with locked(request.kind(cache_dir, settings), say):
             try:
-                return load(directory, key, tasks)  # another process has built it meanwhile
+                return look()  # another process has built it meanwhile
             except CacheError:
                 layout = plan_layout(dataset, request.size)
-                say(f"{directory}: {len(dataset)} samples, {', '.join(layout.names)}: {layout.bytes / 2**30:.2f} GiB")
-                build(directory, key, layout, dataset, request.opener, processes=processes, progress=progress)
-                return load(directory, key, tasks)
+                say(f"{cache_dir}: {request.split}: {len(dataset)} samples, {', '.join(layout.names)}: {layout.bytes / 2**30:.2f} GiB")
+                job = Job(request.place(cache_dir), partial(request.directory, cache_dir, settings), settings, layout)
+                content = build(job, sources, request.opener, processes=processes, progress=progress)
+                _remember(request, sources, settings, content, cache_dir, say)
+                return load(request.directory(cache_dir, settings, content), settings, content, tasks, built=True)
     except OSError as error:
-        raise CacheError(f"{directory} cannot be written: {error}; give a directory for it with --cache-dir") from error
+        raise CacheError(f"{cache_dir} cannot be written: {error}; give a directory for caches with --cache-dir") from error
+
+
+def _find(
+    request: Request,
+    sources: Sources,
+    settings: str,
+    tasks: tuple[str, ...],
+    cache_dir: Path,
+    *,
+    verify: bool,
+    say: Callable[[str], None],
+) -> CachedStore:
+    """Open the cache that holds a split's files as they are now.
+
+    Raises:
+        CacheError: There is none, or it cannot be trusted; the message names it and says why.
+    """
+    index = read_index(request.place(cache_dir))
+    known = None if index is None else cache_dir / index.directory
+    if index is not None and index.settings == settings and index.settled and index.stamp == sources.stamp.sha256 and not verify:
+        return load(known, settings, index.content, tasks)
+    if not any(cache_dir.glob(f"{request.split}-{settings[:10]}-*")):
+        if known is None or not known.exists():
+            raise NoCacheError("there is no cache yet")
+        raise CacheError(f"{known}: it was made with other settings, of other ids or by other code")
+    content = content_of(sources.digests)
+    directory = request.directory(cache_dir, settings, content)
+    if not directory.exists():
+        if known is None or not known.exists():
+            raise NoCacheError("there is no cache of these files yet")
+        raise CacheError(f"{known}: it is stale, made from {_difference(known, sources)}")
+    store = load(directory, settings, content, sources.dataset.tasks if verify else tasks)
+    if verify:
+        arrays = f"{store.bytes / 2**30:.2f} GiB of arrays"
+        say(f"{directory}: {len(sources.dataset.files) * len(store.ids)} files of {request.root} and {arrays} are what they were")
+    elif index is None or index.content != content:
+        say(f"{directory}: made from the same bytes as {request.root} holds; it is used")
+    elif index.stamp != sources.stamp.sha256:
+        say(f"{directory}: files of {request.root} have other times, and the same bytes; it is used")
+    _remember(request, sources, settings, content, cache_dir, say)
+    return store
+
+
+def _difference(directory: Path, sources: Sources) -> str:
+    try:
+        manifest = read_manifest(directory / MANIFEST)
+    except CacheError:
+        return "other files"
+    if manifest["ids"] != list(sources.dataset.ids):
+        return "other files"
+    return changed_files(manifest["sources"], sources.digests, manifest["ids"])
+
+
+def _remember(request: Request, sources: Sources, settings: str, content: str, cache_dir: Path, say: Callable[[str], None]) -> None:
+    """Write down which cache belongs to the split; one that no split has any longer is removed."""
+    directory = request.directory(cache_dir, settings, content)
+    index = Index(directory.name, str(request.root), settings, content, sources.stamp.sha256, sources.stamp.settled)
+    try:
+        replace_index(request.place(cache_dir), index)
+    except OSError as error:
+        say(f"{cache_dir} cannot be written ({error.strerror}): the files' times are not noted, their bytes are read again next time")
 
 
 def available_tasks(opener: Opener, needed: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,45 +213,28 @@ def available_tasks(opener: Opener, needed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(task for task in TASKS if task in needed or there(task))
 
 
-def key_of(request: Request, dataset: RawSamples) -> str:
-    """Hash all that a cache's content depends on, see the module."""
-    hasher = hashlib.sha256(json.dumps([list(dataset.ids), list(dataset.tasks), *request.size]).encode())
-    hasher.update(fingerprint(request.root).encode() + provenance.hash_sources(READERS).encode())
-    for modality, files in sorted(dataset.files.items()):
-        for identifier in dataset.ids:
-            state = os.stat(files[identifier])
-            hasher.update(f"{modality}\0{identifier}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-    return hasher.hexdigest()
+def settings_of(request: Request, dataset: RawSamples) -> str:
+    """Hash what a cache's content depends on beside the bytes of the files, see the module."""
+    told = [request.split, list(dataset.ids), list(dataset.tasks), *request.size, provenance.hash_sources(READERS)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def load(directory: Path, key: str, tasks: tuple[str, ...]) -> CachedStore:
+def load(directory: Path, settings: str, content: str, tasks: tuple[str, ...], *, built: bool = False) -> CachedStore:
     """Check a cache and map its arrays into memory.
 
     Raises:
         CacheError: It is missing, stale, cut short or garbled; the message says which.
     """
-    manifest = _read_manifest(directory / MANIFEST)
-    if manifest["key"] != key:
-        raise CacheError("it was made from other files, with other settings or by other code")
+    manifest = read_manifest(directory / MANIFEST)
+    if (manifest["settings"], manifest["content"]) != (settings, content):
+        raise CacheError(f"{directory}: it was made from other files, with other settings or by other code")
     layout = Layout.from_plain(manifest["layout"])
     names = ("image", *tasks)
     absent = [name for name in names if name not in layout.names]
     if absent:
-        raise CacheError(f"it lacks {', '.join(absent)}")
+        raise CacheError(f"{directory}: it lacks {', '.join(absent)}")
     flat = {name: _mapped(directory, name, layout, manifest["crc32"][name]) for name in names}
-    return CachedStore(manifest["ids"], flat, layout.stored, layout.native)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.pop("sha256") != checksum(manifest):
-            raise CacheError(f"{path.name} is garbled")
-    except FileNotFoundError:
-        raise CacheError(f"{path.name} is missing") from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise error if isinstance(error, CacheError) else CacheError(f"{path.name} is cut short or garbled ({error})") from error
-    return manifest
+    return CachedStore(manifest["ids"], flat, layout.stored, layout.native, directory=directory, built=built)
 
 
 def _mapped(directory: Path, name: str, layout: Layout, expected: list[int]) -> torch.Tensor:
@@ -176,26 +242,26 @@ def _mapped(directory: Path, name: str, layout: Layout, expected: list[int]) -> 
     path, size = directory / f"{name}.bin", layout.file_bytes(name)
     found = path.stat().st_size if path.exists() else None
     if found != size:
-        raise CacheError(f"{path.name} has {found} bytes instead of {size}" if found is not None else f"{path.name} is missing")
+        raise CacheError(f"{path} has {found} bytes instead of {size}" if found is not None else f"{path} is missing")
     array = np.memmap(path, dtype=np.uint8, mode="c")  # private, so that torch may have it; pages are shared until written, never here
     for chunk, crc in enumerate(expected):
         start, stop = layout.chunk_bytes(name, chunk)
         beat()
         if zlib.crc32(array[start:stop]) != crc:
-            raise CacheError(f"{path.name} is garbled among samples {chunk * CHUNK} to {chunk * CHUNK + CHUNK - 1}")
+            raise CacheError(f"{path} is garbled among samples {chunk * CHUNK} to {chunk * CHUNK + CHUNK - 1}")
     return torch.from_numpy(array.view(DTYPES[kind_of(name)]))
 
 
 @contextlib.contextmanager
-def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a cache; say so when that means to wait."""
-    lock, waiting = filelock.FileLock(f"{directory}.lock"), False
+def locked(name: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of the caches of one kind, see `Request.kind`; say so when that means to wait."""
+    lock, waiting = filelock.FileLock(f"{name}.lock"), False
     while not lock.is_locked:
         try:
             lock.acquire(timeout=WAIT_SECONDS if waiting else 0)
         except filelock.Timeout:
             if not waiting:
-                say(f"waiting for another process that builds {directory}")
+                say(f"waiting for another process that builds {name}")
             waiting = True
             beat()  # whether that one hangs is watched where it runs
     try:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,20 @@ def image_size(dataset: RawSamples, index: int) -> tuple[int, int]:
 def checksum(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 that a manifest carries of its other entries."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a cache's manifest, less its checksum.
+
+    Raises:
+        CacheError: It is missing, cut short or garbled.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest.pop("sha256") != checksum(manifest):
+            raise CacheError(f"{path} is garbled")
+    except FileNotFoundError:
+        raise CacheError(f"{path} is missing") from None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise error if isinstance(error, CacheError) else CacheError(f"{path} is cut short or garbled ({error})") from error
+    return manifest

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.data.depth_values import depth_findings
 from bench.data.findings import Finding
-from bench.data.layout import MANIFEST, SPLITS, DataError, Layout, find_files, first, layout_of, read_split
+from bench.data.layout import MANIFEST, SPLITS, DataError, Layout, find_files, first, layout_of, read_split, roots_inside
 from bench.data.scan import ImageScan, scan
 from bench.tasks import DATA_SETS
 
@@ -18,6 +19,8 @@ ORIGINAL = {
     "nyud": "the original archive NYUD_MT.tgz, described in the README of the ASTMT code (Maninis et al., arXiv 1904.08918)",
 }
 _DISTILLED = ("normals", "saliency")
+_MOSTLY_LABELLED = ("semseg", "depth")
+"""Tasks that label most pixels of any good tree. Most images show no person, and normals count in some context classes only."""
 
 
 def check_data_root(
@@ -28,7 +31,8 @@ def check_data_root(
     Args:
         root: The directory.
         start: Called with the number of images before they are read; what it returns is called with 1 after each: a progress bar.
-        problems: Text file to which every broken or missing file is written, one a line.
+        problems: Text file to which every missing, broken or implausible file is written, and every image without a label of a task, one a
+            line: split, modality or task, what is wrong, id (separated by tabs; the message about a broken file names its path instead).
 
     Returns:
         The findings; those with status "fail" stop a run.
@@ -55,6 +59,12 @@ def check_data_root(
         scans = scan(layout, [{m: paths[name] for m, paths in files.items()} for name in names], progress)
         lines += [f"{split}\t{modality}\t{message}" for one in scans for modality, message in one.problems]
         findings += _content(layout, split, scans, missing, problems)
+        found, unlabelled = _labels(layout, split, names, scans)
+        findings += found
+        lines += [f"{split}\t{task}\tno labelled pixel\t{name}" for task, without in unlabelled.items() for name in without]
+        found, odd = depth_findings(split, names, [one.depth for one in scans])
+        findings += found
+        lines += [f"{split}\tdepth\t{message}\t{name}" for name, message in odd]
     if problems is not None:
         problems.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         findings.append(Finding("list of problems", "ok", f"{len(lines)} lines in {problems}"))
@@ -62,7 +72,7 @@ def check_data_root(
 
 
 def _nearer(root: Path) -> str:
-    inside = sorted(p.parent for p in root.glob("*/gt_sets")) + sorted(p.parent.parent for p in root.glob("*/ImageSets/Context"))
+    inside = roots_inside(root)
     return f"use --data-root {inside[0]}" if inside else "point --data-root at the folder that holds the split files and the images"
 
 
@@ -133,18 +143,25 @@ def _content(
     complete = [task for task in DATA_SETS[layout.name] if not set(missing) & {"image", *layout.needed[task]}]
     if not broken:
         findings.append(Finding(subject, "ok", f"{len(scans)} images read in full: {', '.join(complete)}"))
+    return findings
+
+
+def _labels(layout: Layout, split: str, names: Sequence[str], scans: Sequence[ImageScan]) -> tuple[list[Finding], dict[str, list[str]]]:
+    """Say which images have no label of a task, and how many pixels have none. Returns also the ids without any label, by task."""
+    findings, unlabelled = [], {}
     for task in DATA_SETS[layout.name]:
-        seen = [one.labelled[task] for one in scans if task in one.labelled]
-        if seen and not any(seen):
+        seen = [(name, one.labelled[task]) for name, one in zip(names, scans, strict=True) if task in one.labelled]
+        unlabelled[task] = without = [name for name, labelled in seen if not labelled]
+        if seen and len(without) == len(seen):
             remedy = "look at the labels of this task: its loss would be zero"
             findings.append(Finding(f"{split} {task}", "warn", f"none of the {len(seen)} images has a labelled pixel for {task}", remedy))
-        elif seen and not all(seen):
-            text = f"{len(seen) - sum(seen)} of {len(seen)} images have no labelled pixel for {task}: they do not count there"
+        elif without:
+            text = f"{len(without)} of {len(seen)} images have no labelled pixel for {task} and do not count there: {first(without)}"
             findings.append(Finding(f"{split} {task} labels", "ok", text))
-    void = [one.void for one in scans if one.void is not None]
-    if void:
-        share = float(np.mean(void))
-        remedy = "look at the semantic labels: most of them are ignored" if share > 0.5 else None
-        text = f"{100 * share:.1f} % of the pixels of an image have no semantic label on average"
-        findings.append(Finding(f"{split} void", "warn" if remedy else "ok", text, remedy))
-    return findings
+        void = [one.void[task] for one in scans if task in one.void]
+        if void:
+            share = float(np.mean(void))
+            remedy = "look at these labels: most of them are missing" if share > 0.5 and task in _MOSTLY_LABELLED else None
+            text = f"{100 * share:.1f} % of the pixels of an image have no label of {task} on average"
+            findings.append(Finding(f"{split} {task} void", "warn" if remedy else "ok", text, remedy))
+    return findings, unlabelled

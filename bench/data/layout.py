@@ -125,9 +125,15 @@ def layout_of(root: Path | str) -> Layout:
     if not Path(root).is_dir():
         raise DataError(f"data root {str(root)!r} is not a directory: point it at {known}")
     folders = " nor ".join(f"{layout.split_folder}/" for layout in LAYOUTS.values())
-    inside = sorted(p for layout in LAYOUTS.values() for p in Path(root).glob(f"*/{layout.split_folder}"))
-    nearer = f"; {inside[0]} is there: one folder further down is the root" if inside else ""
+    inside = roots_inside(root)
+    nearer = f"; {inside[0]}, one folder further down, is one" if inside else ""
     raise DataError(f"data root {str(root)!r} holds neither {folders}: split file folders are missing{nearer}; point it at {known}")
+
+
+def roots_inside(root: Path | str) -> list[Path]:
+    """List the folders right below `root` that have a layout: what somebody meant who gave the folder above."""
+    folders = [(layout.split_folder, len(Path(layout.split_folder).parts)) for layout in LAYOUTS.values()]
+    return sorted(path.parents[depth - 1] for folder, depth in folders for path in Path(root).glob(f"*/{folder}"))
 
 
 def read_split(root: Path | str, split: str) -> list[str]:

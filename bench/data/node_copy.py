@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.data.cache import Request, locked
+from bench.data.cache_index import read_index, replace_index
 from bench.data.cache_layout import MANIFEST
 from bench.heartbeat import beat
 
@@ -21,31 +22,46 @@ SPARE_BYTES = 2**30
 def nearest(request: Request, cache_dir: Path, node_dir: Path, say: Callable[[str], None]) -> Path:
     """Return the directory of caches that a trial of this node reads: the node's own, after copying the shared one where it must.
 
+    What is copied is what the shared index names; whether the data set still holds those bytes is checked by who opens it, as anywhere.
+
     Args:
         request: The split.
         cache_dir: The shared directory. Without a cache there, one is built in the node's own, by whoever opens it.
         node_dir: The node's directory.
         say: Told of a copy, and of a node whose disk does not take one: it then reads the shared cache.
     """
-    shared, own = request.directory(cache_dir), request.directory(node_dir)
-    if not (shared / MANIFEST).exists():
+    cache_dir, node_dir = Path(cache_dir), Path(node_dir)
+    index = read_index(request.place(cache_dir))
+    if index is None or not (cache_dir / index.directory / MANIFEST).exists():
         return node_dir
-    size = sum(file.stat().st_size for file in shared.iterdir())
     try:
-        own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(own, say):
-            if (own / MANIFEST).exists() and (own / MANIFEST).read_bytes() == (shared / MANIFEST).read_bytes():
-                return node_dir
-            shutil.rmtree(own, ignore_errors=True)
-            if (free := shutil.disk_usage(own.parent).free) < size + SPARE_BYTES:
-                raise OSError(None, f"{free / 2**30:.1f} GiB are free, and 1 GiB is to stay so")
-            say(f"copying {shared} ({size / 2**30:.2f} GiB) to this node: {own}")
-            copy(shared, own)
+        node_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(request.kind(node_dir, index.settings), say):
+            _copy_where_missing(cache_dir / index.directory, node_dir / index.directory, say)
+            known = read_index(request.place(node_dir))
+            if known is None or known.directory != index.directory:  # else it may be the younger one: a stamp that has settled since
+                replace_index(request.place(node_dir), index)
         return node_dir
     except OSError as error:
         remedy = f"{error.strerror or error}; point TMPDIR at a disk with room"
-        say(f"{shared} ({size / 2**30:.2f} GiB) is read where it is, not copied to {own.parent}: {remedy}")
+        say(f"{cache_dir / index.directory} is read where it is, not copied to {node_dir}: {remedy}")
         return cache_dir
+
+
+def _copy_where_missing(shared: Path, own: Path, say: Callable[[str], None]) -> None:
+    """Copy a cache that the node has not; the caller holds the lock.
+
+    Raises:
+        OSError: The node's disk does not take it, or the shared one is gone.
+    """
+    if (own / MANIFEST).exists() and (own / MANIFEST).read_bytes() == (shared / MANIFEST).read_bytes():
+        return
+    shutil.rmtree(own, ignore_errors=True)
+    size = sum(file.stat().st_size for file in shared.iterdir())
+    if (free := shutil.disk_usage(own.parent).free) < size + SPARE_BYTES:
+        raise OSError(None, f"it takes {size / 2**30:.2f} GiB, {free / 2**30:.1f} GiB are free, and 1 GiB is to stay so")
+    say(f"copying {shared} ({size / 2**30:.2f} GiB) to this node: {own}")
+    copy(shared, own)
 
 
 def copy(shared: Path, own: Path) -> None:

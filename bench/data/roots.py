@@ -13,7 +13,7 @@ from bench.data.layout import LAYOUTS, DataError, fingerprint, layout_of
 from bench.data.nyud import NYUD
 from bench.data.pascal_context import PascalContext
 from bench.data.reader import RawSplit
-from bench.data.synthetic import RENDERER_VERSION, SyntheticConfig, write_pascal_mt
+from bench.data.synthetic import RENDERER_VERSION, SyntheticConfig, remove_abandoned, write_pascal_mt
 
 READERS: dict[str, type[RawSplit]] = {reader.layout.name: reader for reader in (PascalContext, NYUD)}
 HELD_OUT = "held_out"
@@ -44,6 +44,7 @@ def ensure_synthetic(results: Path, config: SyntheticConfig, progress: Callable[
     if (digest := content_hash_of(root)) is not None:
         return root, digest
     root.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(root.parent, "synthetic-*")
     return root, write_pascal_mt(root, config, processes=os.cpu_count() or 1, progress=progress)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.data import nyud, pascal_files
+from bench.data.depth_values import DepthScan, scan_depth
 from bench.data.layout import DataError, Layout
 from bench.tasks import IGNORE
 
@@ -23,13 +24,15 @@ class ImageScan(NamedTuple):
     Attributes:
         problems: (modality, message) of every file that is broken, mis-sized or out of range.
         labelled: By task, whether any pixel has a label; a task whose files are missing or broken is not in it.
-        void: Share of the pixels that the semantic label ignores, None without one.
+        void: By task that can leave pixels out, the share of the pixels without a label.
+        depth: What values a file of depth holds, None without one.
         size: Rows and columns, None where the image cannot be read.
     """
 
     problems: tuple[tuple[str, str], ...]
     labelled: dict[str, bool]
-    void: float | None
+    void: dict[str, float]
+    depth: DepthScan | None
     size: tuple[int, int] | None
 
 
@@ -61,8 +64,8 @@ def scan(
 
 def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
     """Read all files of one image, each on its own, so that one broken file hides no other."""
-    problems, labelled, void = [], {}, None
-    size = None
+    problems, labelled, void = [], {}, {}
+    size = depth = None
     if files["image"] is not None:
         try:
             size = pascal_files.read_image(files["image"]).shape[:2]
@@ -79,9 +82,11 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
             continue
         for task, has_label in LABELLED[layout].get(modality, {}).items():
             labelled[task] = bool(has_label(label))
-        if modality == "semseg":
-            void = float((label == IGNORE).mean())
-    return ImageScan(tuple(problems), labelled, void, size)
+        for task, ignored in VOID[layout].get(modality, {}).items():
+            void[task] = float(ignored(label).mean())
+        if modality == "depth":
+            depth = scan_depth(nyud.read_array(path))
+    return ImageScan(tuple(problems), labelled, void, depth, size)
 
 
 def _any_class(label: np.ndarray) -> bool:
@@ -94,6 +99,22 @@ def _always(label: np.ndarray) -> bool:
 
 def _any_normal(context: np.ndarray) -> bool:
     return bool(pascal_files.normals_count(context).any())
+
+
+def _ignored(label: np.ndarray) -> np.ndarray:
+    return label == IGNORE
+
+
+def _no_context(context: np.ndarray) -> np.ndarray:
+    return ~pascal_files.normals_count(context)
+
+
+def _no_vector(normals: np.ndarray) -> np.ndarray:
+    return ~normals.any(axis=2)
+
+
+def _zero(depth: np.ndarray) -> np.ndarray:
+    return depth == 0
 
 
 READERS: Mapping[str, Mapping[str, Callable[[str, Any], np.ndarray]]] = {
@@ -126,3 +147,8 @@ LABELLED: Mapping[str, Mapping[str, Mapping[str, Callable[[np.ndarray], bool]]]]
     },
 }
 """By layout and modality: which tasks' labels a file decides on, and whether it holds any."""
+VOID: Mapping[str, Mapping[str, Mapping[str, Callable[[np.ndarray], np.ndarray]]]] = {
+    "pascal_context": {"semseg": {"semseg": _ignored}, "human_parts": {"human_parts": _ignored}, "context": {"normals": _no_context}},
+    "nyud": {"semseg": {"semseg": _ignored}, "normals": {"normals": _no_vector}, "depth": {"depth": _zero}},
+}
+"""By layout and modality: where a file leaves pixels of a task without a label. Saliency and edges label every pixel."""

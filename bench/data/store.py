@@ -5,6 +5,7 @@ vector, zero where ignored; depth is float32; all else uint8.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ class RawSamples(Protocol):
 
     ids: Sequence[str]
     tasks: tuple[str, ...]
+    files: Mapping[str, Mapping[str, str]]
 
     def __len__(self) -> int: ...
 
@@ -149,10 +151,22 @@ class CachedStore:
         ids: Of the split.
         flat: Flat array of `image` and each task.
         stored, native: Height and width in the arrays, and of the images, int64 (N, 2).
+        directory: Of the cache that the arrays are mapped from, None elsewhere.
+        built: Whether that cache was built just now.
     """
 
-    def __init__(self, ids: Sequence[str], flat: dict[str, Tensor], stored: np.ndarray, native: np.ndarray) -> None:
+    def __init__(
+        self,
+        ids: Sequence[str],
+        flat: dict[str, Tensor],
+        stored: np.ndarray,
+        native: np.ndarray,
+        *,
+        directory: Path | None = None,
+        built: bool = False,
+    ) -> None:
         self.ids, self.flat, self.stored, self.native = tuple(ids), flat, stored, native
+        self.directory, self.built = directory, built
         self.tasks = tuple(name for name in flat if name != "image")
         self.first = first_pixels(stored)
 

@@ -71,7 +71,12 @@ def _between(values: np.ndarray) -> np.ndarray:
 
 
 def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
-    """Return the mean precision at the recalls 0, 0.01, .., 1, linear between thresholds; 0 beyond the recalls that are reached."""
+    """Return the mean precision at the recalls 0, 0.01, .., 1, linear between thresholds; 0 beyond the recalls that are reached.
+
+    As in the Berkeley benchmark's `collect_eval_bdry`, a curve of a single recall encloses no area: its value is 0, however precise it is.
+    So a map that is the same at all thresholds (a binary one) has an odsF and no AP. Where thresholds share a recall the best precision
+    counts.
+    """
     reached = np.unique(recall)
     if len(reached) < 2:
         return 0.0

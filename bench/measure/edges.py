@@ -31,7 +31,7 @@ class EdgesMetric(StreamingMetric):
 
     Scores, percent: `odsf` (best F of the pooled counts, precision and recall interpolated between thresholds as the Berkeley benchmark
     does), `threshold` (where, 0 to 1), `oisf` (F of the counts pooled over images, each at its own best threshold), `ap` (mean of the
-    precision at the recalls 0, 0.01, .., 1; 0 where a recall is not reached).
+    precision at the recalls 0, 0.01, .., 1; 0 where a recall is not reached, and 0 for a curve of a single recall, as there).
 
     Args:
         name, channels: See `StreamingMetric`.

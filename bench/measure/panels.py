@@ -1,9 +1,9 @@
 """Pictures of what a trained model predicts: a few fixed validation images, kept as uint8 beside the record.
 
-The images are spaced evenly in the split and depend on neither seed nor method, so that every trial of a suite shows the same ones. What is
-common to the trials, image and labels, is written once: to `scenes-<key>-<what>.npz`, the key being a hash of the data set, the images and
-their size. A trial adds `<run_id>.panels.npz` with its predictions. Maps are thinned to at most 224 pixels a side; metrics never come from
-them.
+`bench.data.shown` chooses the images by their labels; neither seed nor method matters, so that every trial of a suite shows the same ones.
+What is common to the trials, image and labels, is written once: to `scenes-<key>-<what>.npz`, the key being a hash of the data set, the
+images and their size. A trial adds `<run_id>.panels.npz` with its predictions. Maps are thinned to at most 224 pixels a side; metrics never
+come from them.
 
 Encodings, all uint8 with 0 or 255 where a label is ignored:
 
@@ -28,7 +28,6 @@ from torch import Tensor
 from bench.record import write_atomically
 from bench.tasks import IGNORE
 
-IMAGES = 4
 MAX_SIDE = 224
 DEPTH_STEPS_PER_METRE = 25
 
@@ -37,13 +36,11 @@ class Panels:
     """Collects predictions of fixed images during an evaluation.
 
     Args:
-        ids: Ids of the whole split, in its order.
-        count: Number of images to keep; fewer where the split has fewer.
+        ids: Ids of the images to keep, in the order in which they are shown.
     """
 
-    def __init__(self, ids: Sequence[str], count: int = IMAGES) -> None:
-        count = min(count, len(ids))
-        self.ids = tuple(ids[(2 * i + 1) * len(ids) // (2 * count)] for i in range(count))  # the middles of equal parts
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.ids = tuple(ids)
         self._images: dict[str, np.ndarray] = {}
         self._labels: dict[str, dict[str, np.ndarray]] = {}
         self._predictions: dict[str, dict[str, np.ndarray]] = {}

@@ -7,6 +7,7 @@
 | `.lora_shared_A`, `.lora_shared_B` | `.lora_A`, `.lora_B` |
 | `.lora_tasks_A.T`, `.lora_tasks_B.T` | `.task_A.T`, `.task_B.T` |
 | `.lora_norm` | `.norm` |
+| `.lora_shared_scale` (1,), TRAINABLE_SCALE_SHARED | `.scale` () |
 | `downsampler.T.downsample_K.` | `decoders.T.narrow.K.` |
 | `decoders.decoders.T.last_layer.K.` | `decoders.T.head.K.` |
 | tasks `sal`, `edge` | tasks `saliency`, `edges` |
@@ -31,6 +32,7 @@ _RULES = (
     (r"\.lora_shared_([AB])$", r".lora_\1"),
     (r"\.lora_tasks_([AB])\.", r".task_\1."),
     (r"\.lora_norm\.", ".norm."),
+    (r"\.lora_shared_scale$", ".scale"),
     (r"^downsampler\.(\w+)\.downsample_(\d)\.", r"decoders.\1.narrow.\2."),
     (r"^decoders\.decoders\.(\w+)\.last_layer\.", r"decoders.\1.head."),
     (r"(^|\.)sal(\.|$)", r"\1saliency\2"),
@@ -84,7 +86,7 @@ def read_released(path: Path) -> ReleasedModel:
     if not any(".lora_A" in name or ".task_A." in name for name in state):
         state = {name.replace(".linear.", "."): value for name, value in state.items()}
         return ReleasedModel(state=state, method="full", dials={}, tasks=tasks, decoder_channels=widths)
-    state = without_dead_pairs(state, path)
+    state = with_scalar_scales(without_dead_pairs(state, path))
     plus = any("downsample.reduction.lora_A" in name for name in state)
     return ReleasedModel(
         state=state,
@@ -110,6 +112,13 @@ def without_dead_pairs(state: dict[str, Tensor], path: Path) -> dict[str, Tensor
     return {name: value for name, value in state.items() if name not in dead}
 
 
+def with_scalar_scales(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Make the trained scales of shared pairs scalars, as they are here, and leave out that of a layer without such a pair."""
+    scales = {name for name in state if name.endswith(".scale")}
+    kept = {name for name in scales if name.replace(".scale", ".lora_A") in state}
+    return {name: value.reshape(()) if name in kept else value for name, value in state.items() if name not in scales - kept}
+
+
 def _dials(state: dict[str, Tensor], tasks: tuple[str, ...], path: Path) -> dict[str, Any]:
     """Read a configuration's fields off a state dict with low-rank pairs.
 
@@ -124,6 +133,8 @@ def _dials(state: dict[str, Tensor], tasks: tuple[str, ...], path: Path) -> dict
     dials: dict[str, Any] = {"stage_ranks": tuple(shared.get(stage, 0) for stage in stages)}
     kinds = [kind for kind in ("qkv", "proj", "fc1", "fc2") if any(kind == there for _, there, _, _ in found)]
     dials["layers"] = (*kinds, *(["reduction"] if any("downsample.reduction.lora_A" in name for name in state) else []))
+    if any(name.endswith(".scale") for name in state):
+        dials["trainable_scale"] = True
     if not own:
         return dials | {"mode": "lora_only"}
     if not {"proj", "fc2"} <= set(kinds):

@@ -5,22 +5,22 @@ in one `style`, `panels` reads the pictures that trials kept, `summary` joins it
 traces to records; nothing is stored that they do not give.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.record import RecordError, load_records, read_plan, write_atomically
+from bench.record import RecordError, write_atomically
 from bench.report.evidence import FILES as EVIDENCE
 from bench.report.evidence import evidence_files
 from bench.report.footnotes import footnotes, partial_mark, planned_records
+from bench.report.latex import to_latex
+from bench.report.loading import Results, load_results
 from bench.report.page import PAGE, make_page
 from bench.report.plots import figure_files, make_figures
-from bench.report.profiles import with_profiles
 from bench.report.published import against_published_reference, is_comparable
 from bench.report.stats import plan_tasks, row_frame
 from bench.report.summary import findings, summary
-from bench.report.tables import MainTable, main_table, to_csv, to_latex, to_markdown
+from bench.report.tables import MainTable, main_table, to_csv, to_markdown
 
 SHOWN_EVIDENCE = {
     "claims.md": "Claims of papers, asked of these records",
@@ -40,12 +40,14 @@ class Report:
         table: The main table, for `bench.report.tables.to_rich`.
         not_drawn: Figures that could not be drawn, each with the reason.
         complete: Whether every planned trial has a result.
+        damaged: Why, per file of the suite that could not be used.
     """
 
     files: dict[str, Path]
     table: MainTable
     not_drawn: tuple[str, ...]
     complete: bool
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = False, primary_only: bool = False) -> Report:
@@ -58,25 +60,17 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
         primary_only: Leave out published numbers that were only recalled.
 
     Raises:
-        RecordError: Where the plan or a record cannot be read, or no planned trial has a result yet: run the suite first. With `strict`,
-            where any has none.
+        RecordError: Where the plan cannot be read, or no planned trial has a result yet: run the suite first. With `strict`, where any
+            has none, or a file is damaged; else damaged files are named and count as missing.
     """
     suite_dir = Path(suite_dir)
-    plan, records = read_plan(suite_dir / "plan.json"), load_records(suite_dir / "records")
-    records = with_profiles(records, load_records(suite_dir / "profiles"))
-    own = planned_records(plan, records)
-    if not any(record["status"] == "ok" for record in own):
-        reasons = "; ".join(f"{record['run_id']}: {record['status']}" for record in own[:3])
-        raise RecordError(
-            f"{suite_dir}: no trial of the plan has a result ({len(own)} records{', ' + reasons if reasons else ''}). "
-            f"Run `run_suite.py run {plan['suite']}` first."
-        )
-    tasks, mark = plan_tasks(plan), partial_mark(plan, records)
-    if strict and mark:
-        raise RecordError(f"{suite_dir}:{mark}. Run `run_suite.py run {plan['suite']}`, or report without --strict.")
+    results = load_results(suite_dir)
+    plan, records, damaged = results.plan, results.records, results.damaged
+    own, tasks, mark = planned_records(plan, records), plan_tasks(plan), partial_mark(plan, records)
+    _demand_results(suite_dir, results, own, mark, strict=strict)
     published = against_published_reference if is_comparable(plan, records) else None
     rows = row_frame(plan, records, suite_dir / "records", published=published)
-    notes = footnotes(plan, records, rows, tuning=_tuning(suite_dir) if plan.get("tuned") else None)
+    notes = footnotes(plan, records, rows, tuning=results.tuning if plan.get("tuned") else None, damaged=damaged)
     table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=notes)
     contents: dict[str, str | bytes] = {
         "table.csv": to_csv(rows),
@@ -86,13 +80,14 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     contents |= evidence_files(plan, records, rows, table, suite_dir / "records", primary_only=primary_only)
     if keep_current and _is_current(suite_dir, contents):
         present = [name for name in (*contents, "summary.md", PAGE, *figure_files()) if (suite_dir / name).exists()]
-        return Report(files={name: suite_dir / name for name in present}, table=table, not_drawn=(), complete=not mark)
-    drawn = make_figures(plan, own, rows, title=plan["title"] + mark, directory=suite_dir / "records")
+        return Report(files={name: suite_dir / name for name in present}, table=table, not_drawn=(), complete=not mark, damaged=damaged)
+    tried = None if results.tuning is None else suite_dir / "tuning.json"
+    drawn = make_figures(plan, own, rows, title=plan["title"] + mark, directory=suite_dir / "records", tuning=tried)
     contents |= drawn.files
     pictures = [f"{name}.png" for name in drawn.names]
     said = findings(rows, tasks)
     evidence = {heading: str(contents[name]) for name, heading in SHOWN_EVIDENCE.items() if name in contents}
-    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, evidence=evidence)
+    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, evidence=evidence, damaged=damaged)
     more = [text.replace("# ", "## ", 1) for text in evidence.values()]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn, more=more)
     for name in (*figure_files(), *EVIDENCE):
@@ -100,13 +95,22 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
             (suite_dir / name).unlink(missing_ok=True)
     for name, content in contents.items():
         write_atomically(suite_dir / name, content)
-    return Report(files={name: suite_dir / name for name in contents}, table=table, not_drawn=tuple(drawn.not_drawn), complete=not mark)
+    files = {name: suite_dir / name for name in contents}
+    return Report(files=files, table=table, not_drawn=tuple(drawn.not_drawn), complete=not mark, damaged=damaged)
 
 
-def _tuning(suite_dir: Path) -> dict | None:
-    """Return what a tune of the suite left beside the plan, or None."""
-    path = suite_dir / "tuning.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _demand_results(suite_dir: Path, results: Results, own: Sequence[Mapping], mark: str, *, strict: bool) -> None:
+    """Refuse where nothing can be reported, or where --strict wants more than there is."""
+    suite, broken = results.plan["suite"], "; ".join(f"damaged: {name}: {why}" for name, why in list(results.damaged.items())[:3])
+    if not any(record["status"] == "ok" for record in own):
+        reasons = "; ".join([*(f"{record['run_id']}: {record['status']}" for record in own[:3]), *filter(None, [broken])])
+        raise RecordError(
+            f"{suite_dir}: no trial of the plan has a result ({len(own)} records{', ' + reasons if reasons else ''}). "
+            f"Run `run_suite.py run {suite}` first."
+        )
+    if strict and (mark or broken):
+        said = f"{mark}{'; ' if mark and broken else ' '}{broken}".rstrip()
+        raise RecordError(f"{suite_dir}:{said}. Run `run_suite.py run {suite}`, or report without --strict.")
 
 
 def _is_current(suite_dir: Path, tables: Mapping[str, str | bytes]) -> bool:

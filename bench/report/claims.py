@@ -92,7 +92,11 @@ def _better(plan: Mapping, pairs: Mapping, row: int, than: int, quantity: str) -
     effect, low, high = (float(part[row, than]) for part in (own.difference, own.low, own.high))
     found = {"rows": _rows(plan, row, than), "effect": effect, "low": low, "high": high, "unit": "points of Δm"}
     if np.isnan(effect):
-        return {"answer": NOT_RUN, "rows": found["rows"], "note": "a row, or the reference of Δm, has no complete seed"}
+        return {
+            "answer": NOT_RUN,
+            "rows": found["rows"],
+            "note": "a row, or the reference of Δm, has no complete seed, or the reference of Δm is 0",
+        }
     if np.isnan(low):
         return found | {"answer": OPEN, "note": "one seed and no per-image sums: no test"}
     answer = HOLDS if low > 0 else FAILS if high < 0 else OPEN

@@ -8,12 +8,13 @@ import pandas as pd
 from bench.report.audit import audit
 from bench.report.claims import answer_claims
 from bench.report.iso import iso_frame
+from bench.report.latex import to_latex
 from bench.report.pareto import AXES, front_frame, front_summary
 from bench.report.published import comparison, is_comparable, published_table
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import column_pairs
 from bench.report.table_html import to_html
-from bench.report.tables import MainTable, to_csv, to_latex, to_markdown
+from bench.report.tables import MainTable, to_csv, to_markdown
 
 FILES = (
     "fronts.csv", "hypervolume.csv", "iso_params.csv", "iso_memory.csv", "pairs.csv", "claims.csv", "claims.md", "fronts.md",

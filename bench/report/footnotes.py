@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from bench.report.seeds import HELD_OUT, why_no_delta_m
 from bench.tasks import TASKS
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -36,7 +37,14 @@ def _listed(values: Sequence[str]) -> str:
     return ", ".join(values) if values else "not recorded"
 
 
-def footnotes(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, tuning: Mapping | None = None) -> list[str]:
+def footnotes(
+    plan: Mapping,
+    records: Sequence[Mapping],
+    rows: pd.DataFrame,
+    *,
+    tuning: Mapping | None = None,
+    damaged: Mapping[str, str] | None = None,
+) -> list[str]:
     """Return the footnotes of the main table.
 
     Args:
@@ -44,6 +52,7 @@ def footnotes(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, 
         records: As `bench.record.load_records` returns them.
         rows: As `bench.report.stats.row_frame` returns it.
         tuning: What `tuning.json` beside the plan holds, or None.
+        damaged: Why, per file of the suite that could not be used.
     """
     own = planned_records(plan, records)
     usable = [record for record in own if record["status"] == "ok"]
@@ -51,10 +60,21 @@ def footnotes(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, 
         *_setting_notes(plan, usable, rows, tuning),
         *_test_notes(plan, rows),
         *_convention_notes(usable, rows),
-        *_missing_notes(plan, records, own, rows),
+        *damage_notes(damaged or {}),
+        *_missing_notes(plan, records, own, rows, damaged or {}),
         *_mixture_notes(usable),
         *plan.get("notes", []),
     ]
+
+
+_QUANTILES = ("12.7", "4.3", "3.2")
+"""Student's t at 97.5 % for one, two and three degrees of freedom."""
+
+
+def _few_seeds(count: int) -> str:
+    """Say why intervals of so few seeds are wide."""
+    wide = f"{_QUANTILES[count - 2]} standard errors to either side, where many seeds would take 2"
+    return f"with {count} seeds it is {wide}: that few seeds leave so much open, and the tests between rows, which are paired, are sharper"
 
 
 def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame, tuning: Mapping | None) -> list[str]:
@@ -67,7 +87,13 @@ def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame,
         return _listed(distinct(usable, lambda record: record["env"].get(key)))
 
     seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
-    spread = "mean ± half of the 95 % t interval over seeds" if len(seeds) > 1 else "one seed, hence no spread is known"
+    spread = (
+        "mean ± half of the 95 % t interval over seeds; of a metric it is cut at the values that the metric can take, of times and memory "
+        "it is the interval of their logarithm, so that it stays positive; where it is not symmetric, its ends are given"
+        if len(seeds) > 1
+        else "one seed, hence no spread is known"
+    )
+    spread += f"; {_few_seeds(len(seeds))}" if 1 < len(seeds) < len(_QUANTILES) + 2 else ""
     source = _listed(distinct(usable, lambda record: record["config"].get("data", {}).get("source")))
     sizes = distinct(usable, lambda record: f"{record['data']['n_train']} training and {record['data']['n_val']} validation images")
     rates = distinct(usable, lambda record: record["config"].get("recipe", {}).get("peak_lr"))
@@ -76,15 +102,25 @@ def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame,
         f"Seeds: {', '.join(map(str, seeds))} ({spread}).",
         f"Data: {source}, {'; '.join(sizes)}; image size {recipe('image_size')} px. Backbone: {backbones}.",
         f"Training: {recipe('epochs')} epochs, batch {recipe('batch_size')}, {recipe('precision')}.",
-        "The result is the last epoch's; no epoch is selected on the validation split."
-        + (
-            " A second column gives the epoch that scored best on a split held out from training."
-            if "delta_m_held_out_mean" in rows and rows["delta_m_held_out_mean"].notna().any()
-            else ""
-        ),
+        "The result is the last epoch's; no epoch is selected on the validation split." + _second_column_note(usable, rows),
         _tuning_note(rates, tuning),
         f"Device: {env('device')}; threads a trial: {env('threads')}.",
     ]
+
+
+def _second_column_note(usable: Sequence[Mapping], rows: pd.DataFrame) -> str:
+    """Say how the epochs of the second column were chosen, where there is one."""
+    if "delta_m_held_out_mean" not in rows or rows["delta_m_held_out_mean"].isna().all():
+        return ""
+    count = _listed(distinct(usable, lambda record: record["data"].get("n_held_out")))
+    every = distinct(usable, lambda record: record["config"].get("recipe", {}).get("evaluate_every"))
+    looked = (
+        f"every {', '.join(every)} epochs and the last" if every and every != ["1"] else "every epoch" if every else "the last epoch alone"
+    )
+    return (
+        f" The column “Δm, epoch chosen on held-out” is measured there too, but at the epoch that scored best on images held out from "
+        f"training ({count}; evaluated: {looked}), the reference's epoch chosen alike; its metrics are in table.csv."
+    )
 
 
 def _tuning_note(rates: Sequence[str], tuning: Mapping | None) -> str:
@@ -156,11 +192,25 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     return notes
 
 
-def _missing_notes(plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:
+def damage_notes(damaged: Mapping[str, str]) -> list[str]:
+    """Name every file that could not be used, with the reason."""
+    kinds = {"records/": "record", "profiles/": "profile", "tuning": "outcome of the tune"}
+    notes = []
+    for name, why in damaged.items():
+        kind = next(title for start, title in kinds.items() if name.startswith(start))
+        kind, follows = (kind, "counts as missing") if name.endswith(".json") else ("arrays beside a record", "nothing of them is used")
+        notes.append(f"Damaged {kind}: {name.rpartition('/')[2]} ({why.rstrip('.')}); {follows}.")
+    return notes
+
+
+def _missing_notes(
+    plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapping], rows: pd.DataFrame, damaged: Mapping[str, str]
+) -> list[str]:
     """Name every trial that is missing or did not end well, and the rows that suffer from it."""
     notes = []
     recorded = {record["run_id"] for record in own}
     absent = [run_id for row in plan["rows"] for run_id in row["run_ids"] if run_id not in recorded]
+    absent = [run_id for run_id in absent if f"records/{run_id}.json" not in damaged]
     failed = [record for record in own if record["status"] != "ok"]
     if failed:
         notes.append("Trials that did not end well: " + "; ".join(f"{record['run_id']} ({record['status']})" for record in failed) + ".")
@@ -168,10 +218,10 @@ def _missing_notes(plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapp
         notes.append(f"Trials not run yet ({len(absent)}): {', '.join(absent)}.")
     if (rows["seeds_complete"] < rows["seeds_planned"]).any():
         notes.append("A seed counts only where every task of its row has a result; the column Seeds says where that fails.")
-    if not rows["is_reference"].any():
-        notes.append("Δm is not given: the plan names no reference row.")
-    elif not rows.loc[rows["is_reference"], "seeds_complete"].any():
-        notes.append("Δm is not given: its reference row has no complete seed.")
+    for suffix, what in (("", "Δm"), (HELD_OUT, "Δm of the epoch best on the held-out split")):
+        why = why_no_delta_m(rows, suffix=suffix) if f"delta_m{suffix}_mean" in rows else None
+        if why is not None:
+            notes.append(f"{what} is not given: {why}.")
     if len(records) > len(own):
         notes.append(f"{len(records) - len(own)} records in the directory belong to no row of the plan and are left out.")
     return notes

@@ -1,6 +1,7 @@
 """Intervals and variances from few seeds.
 
-- A mean over seeds gets a t interval.
+- A mean over seeds gets a t interval, cut at the values that a metric can take: a cut takes nothing away from its coverage.
+- A time or an amount of memory, which is positive and spreads by factors, gets a t interval of its logarithm.
 - delta_m is a ratio to a reference that was trained as often: both spreads are carried by linearisation (delta method), degrees of freedom
   by Welch and Satterthwaite.
 - Comparisons of rows use moderated variances (Smyth 2004, doi 10.2202/1544-6115.1027): two or three seeds tell little about a row's
@@ -36,6 +37,31 @@ def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, floa
         return np.nan, np.nan
     half = t_quantile(len(values) - 1, level) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
+
+
+def half_width(std: float, n: int, level: float = LEVEL) -> float:
+    """Return half the t interval of a mean over n seeds with a sample standard deviation; NaN for fewer than two seeds."""
+    return float(t_quantile(n - 1, level) * std / np.sqrt(n)) if n > 1 else np.nan
+
+
+def bounded_interval(values: np.ndarray, low: float, high: float, level: float = LEVEL) -> tuple[float, float]:
+    """Return the t interval of a mean over seeds within the range of the quantity; NaN for fewer than two values."""
+    ends = np.clip(mean_interval(values, level), low, high)
+    return float(ends[0]), float(ends[1])
+
+
+def positive_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Return the t interval of the logarithm, carried back: around the geometric mean, never below zero.
+
+    NaN for fewer than two values; where one is zero, which has no logarithm, the plain t interval cut at zero.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2 or values.min() <= 0:
+        return bounded_interval(values, 0.0, np.inf, level)
+    if values.min() == values.max():
+        return float(values[0]), float(values[0])
+    low, high = mean_interval(np.log(values), level)
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def welch(variances: np.ndarray, dfs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

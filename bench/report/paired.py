@@ -19,6 +19,7 @@ import pandas as pd
 from bench.measure.scores import RESAMPLED
 from bench.record import read_arrays
 from bench.report.intervals import LEVEL, holm, moderated, residual_variances, t_quantile, two_sided_p, welch
+from bench.report.seeds import zero_references
 from bench.tasks import TASKS
 
 RESAMPLES = 1000
@@ -197,8 +198,11 @@ def _record_replicates(record: Mapping, tasks: Sequence[str], records_dir: Path,
 
 
 def delta_m_replicates(replicates: Mapping[str, np.ndarray], reference: Mapping[str, float]) -> np.ndarray | None:
-    """Return (R, B) delta_m on resampled images, in percent, against the reference's fixed means; None where a task has no resamples."""
-    if not reference or set(reference) - set(replicates):
+    """Return (R, B) delta_m on resampled images, in percent, against the reference's fixed means.
+
+    None where a task has no resamples, or a reference is exactly 0.
+    """
+    if not reference or zero_references(reference) or set(reference) - set(replicates):
         return None
     changes = [(1 if TASKS[task].higher_is_better else -1) * (replicates[task] / reference[task] - 1) for task in reference]
     return 100 * np.mean(changes, axis=0)

@@ -1,7 +1,7 @@
 """Qualitative panels: the same validation images, per task and row, with ground truth and error maps, as RGB arrays.
 
 The pictures come from the files that `bench.measure.panels` describes (uint8, thinned); of every row the lowest seed that has them is
-shown. Which images, is fixed before training; nothing is picked by how it looks.
+shown. Which images, is fixed before training, by their labels alone (`bench.data.shown`); nothing is picked by how a prediction looks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from bench.record import read_arrays
+from bench.record import RecordError, read_arrays
 from bench.tasks import IGNORE
 
 WHITE = 255
@@ -77,12 +77,15 @@ def load_panels(plan: Mapping, records: Sequence[Mapping], directory: Path) -> l
 
 
 def _panel(label: str, task: str, record: Mapping, directory: Path) -> Panel | None:
-    """Read one panel; None where the scenes' files are gone."""
+    """Read one panel; None where the scenes' files are gone or damaged, which `bench.report.loading` names."""
     own = read_arrays(directory / record["panels"])
     scenes = [directory / f"{own['scenes']}-{what}.npz" for what in ("image", task)]
     if f"{task}/prediction" not in own or not all(path.exists() for path in scenes):
         return None
-    images, labels = (read_arrays(path)["map"] for path in scenes)
+    try:
+        images, labels = (read_arrays(path)["map"] for path in scenes)
+    except RecordError:
+        return None
     kind, prediction = str(own[f"{task}/kind"]), own[f"{task}/prediction"]
     pictures = [error_map(kind, guess, truth) for guess, truth in zip(prediction, labels, strict=True)]
     return Panel(

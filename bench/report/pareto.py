@@ -48,10 +48,12 @@ def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
     cost, score = np.asarray(cost, dtype=np.float64), np.asarray(score, dtype=np.float64)
     front = np.zeros(len(cost), dtype=bool)
     known = np.flatnonzero(~(np.isnan(cost) | np.isnan(score)))
-    best, best_cost = -np.inf, np.nan
-    for index in known[np.lexsort((-score[known], cost[known]))]:
-        if score[index] > best or (score[index] == best and cost[index] == best_cost):
-            front[index], best, best_cost = True, score[index], cost[index]
+    order = known[np.lexsort((-score[known], cost[known]))]
+    sorted_cost, sorted_score = cost[order], score[order]
+    best_before = np.append(-np.inf, np.maximum.accumulate(sorted_score)[:-1])[: len(order)]
+    better = (sorted_score > best_before) | (np.arange(len(order)) == 0)
+    holder = np.maximum.accumulate(np.where(better, np.arange(len(order)), 0))  # who set the best score so far
+    front[order] = better | ((sorted_score == best_before) & (sorted_cost == sorted_cost[holder]))
     return front
 
 

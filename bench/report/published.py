@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.report.footnotes import MINUS, planned_records
+from bench.report.footnotes import planned_records
 from bench.report.seeds import delta_m_column, metric_column, plan_tasks
-from bench.report.tables import DAGGER, DASH, MainTable
+from bench.report.tables import DAGGER, DASH, MainTable, with_sign
 from bench.tasks import TASKS
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published.csv"
@@ -101,8 +101,8 @@ def published_table(lines: pd.DataFrame, *, title: str) -> MainTable:
         texts, marks = {"Method": label}, {"Method": False}
         for line in own.itertuples():
             known = not np.isnan(line.published)
-            texts[f"{line.title} published"] = f"{_signed(line.published, plus=line.quantity == 'delta_m')}{mark}" if known else DASH
-            texts[f"{line.title} ours − published"] = DASH if np.isnan(line.difference) else _signed(line.difference, plus=True)
+            texts[f"{line.title} published"] = f"{with_sign(line.published, 2, plus=line.quantity == 'delta_m')}{mark}" if known else DASH
+            texts[f"{line.title} ours − published"] = DASH if np.isnan(line.difference) else with_sign(line.difference, 2, plus=True)
             marks |= {f"{line.title} published": False, f"{line.title} ours − published": line.inside is False}
         cells.append(texts | {"Evidence": own["evidence"].iloc[0].split(" (")[0]})
         bold.append(marks | {"Evidence": False})
@@ -115,8 +115,3 @@ def published_table(lines: pd.DataFrame, *, title: str) -> MainTable:
         notes.append(f"{DAGGER} recalled, not checked against the paper; `report --primary-only` leaves these numbers out.")
     frame = pd.DataFrame(cells)
     return MainTable(title=title, cells=frame, bold=pd.DataFrame(bold), groups=[""] * len(frame), footnotes=notes)
-
-
-def _signed(value: float, *, plus: bool) -> str:
-    size = f"{abs(value):.2f}"
-    return ("" if float(size) == 0 else MINUS if value < 0 else "+" if plus else "") + size

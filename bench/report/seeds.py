@@ -44,7 +44,7 @@ def delta_m(values: Mapping[str, float], reference: Mapping[str, float]) -> floa
         reference: Headline metric per task of the reference; its tasks are the ones that are averaged.
 
     Returns:
-        The mean, or None where a task of the reference has no value, a reference is zero, or there is no reference.
+        The mean, or None where a task of the reference has no value, there is no reference, or one is exactly 0, see `zero_references`.
     """
     if not reference or any(values.get(task) is None or not reference[task] for task in reference):
         return None
@@ -183,8 +183,26 @@ def reference_means(plan: Mapping, seeds: pd.DataFrame, *, suffix: str = "") -> 
     return {} if any(np.isnan(mean) for mean in means.values()) else means
 
 
+def zero_references(reference: Mapping[str, float]) -> list[str]:
+    """List the tasks whose reference is exactly 0: no change is relative to it, so that delta_m is undefined for every row."""
+    return [task for task, mean in reference.items() if mean == 0]
+
+
+def why_no_delta_m(rows: pd.DataFrame, *, suffix: str = "") -> str | None:
+    """Say why no row of the machine-readable table has a delta_m, None where nothing forbids it."""
+    reference = rows[rows["is_reference"]]
+    if reference.empty:
+        return "the plan names no reference row"
+    reference = reference.iloc[0]
+    if not reference["seeds_complete"]:
+        return "its reference row has no complete seed"
+    zero = [task for task in TASKS if reference.get(f"{metric_column(task)}{suffix}_mean") == 0]
+    metrics = ", ".join(f"{TASKS[task].title} {TASKS[task].metric_title}" for task in zero)
+    return f"undefined, for no change is relative to 0, which is {metrics} of the reference “{reference['label']}”" if zero else None
+
+
 def delta_m_column(seeds: pd.DataFrame, reference: Mapping[str, float], *, suffix: str = "") -> pd.Series:
-    """Return delta_m of every line against fixed reference means, NaN where something is missing."""
+    """Return delta_m of every line against fixed reference means, NaN where something is missing or a reference is 0."""
 
     def of_line(line: pd.Series) -> float:
         values = {task: line[metric_column(task) + suffix] for task in reference if pd.notna(line[metric_column(task) + suffix])}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RecordError
-from bench.report.intervals import delta_m_interval, mean_interval
+from bench.report.intervals import bounded_interval, delta_m_interval, positive_interval
 from bench.report.paired import Pairs, compare_rows, delta_m_replicates, image_replicates, rank_intervals, tied_with_best
 from bench.report.pareto import pareto_front
 from bench.report.profiles import PROFILED
@@ -23,12 +23,17 @@ from bench.report.seeds import (
     scored_seed_frame,
     seed_frame,
 )
+from bench.schema import RANGES
 from bench.tasks import TASKS
 
 __all__ = [
     "EXACT_COSTS", "HELD_OUT", "MEASURED_COSTS", "column_pairs", "delta_m", "metric_column", "pareto_front", "plan_tasks",
     "reference_position", "row_frame", "seed_frame",
 ]  # fmt: skip
+
+
+METRIC_RANGES = {metric_column(name): RANGES[task.unit] for name, task in TASKS.items()}
+"""Values that a headline metric can take, per column."""
 
 
 def row_frame(
@@ -73,7 +78,8 @@ def row_frame(
             line |= _delta_m_ends(plan, seeds, position, suffix)
         lines.append(line)
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
-    frame = frame.assign(**_comparisons(plan, records, seeds, frame, records_dir), **_robust(plan, seeds))
+    compared = _comparisons(plan, records, seeds, frame, records_dir) | _robust(plan, seeds)
+    frame = pd.concat([frame, pd.DataFrame(compared, index=frame.index)], axis=1)  # at once: with held-out columns there are hundreds
     order = {family: position for position, family in reversed(list(enumerate(frame["family"])))}
     return frame.sort_values("family", key=lambda families: families.map(order), kind="stable", ignore_index=True)
 
@@ -92,8 +98,11 @@ def _counts(row: Mapping, own: pd.DataFrame) -> dict[str, int | None]:
 
 
 def _summary_of(name: str, values: np.ndarray) -> dict[str, float | int]:
-    """Return mean, sample standard deviation, n and t interval of a quantity over seeds."""
-    low, high = mean_interval(values)
+    """Return mean, sample standard deviation, n and interval of a quantity over seeds, see `bench.report.intervals`."""
+    if name in MEASURED_COSTS:
+        low, high = positive_interval(values)
+    else:
+        low, high = bounded_interval(values, *METRIC_RANGES.get(name.removesuffix(HELD_OUT), (-np.inf, np.inf)))
     mean = values.mean() if len(values) else np.nan
     std = values.std(ddof=1) if len(values) > 1 else np.nan
     return {f"{name}_mean": mean, f"{name}_std": std, f"{name}_n": len(values), f"{name}_low": low, f"{name}_high": high}
@@ -109,10 +118,9 @@ def _delta_m_ends(plan: Mapping, seeds: pd.DataFrame, position: int, suffix: str
             seeds.loc[(seeds["row"] == place) & seeds["complete"], columns].dropna().to_numpy(dtype=float)
             for place in (position, reference)
         ]
-        if len(values[1]):
+        if len(values[1]) and values[1].mean(axis=0).all():  # undefined against a reference of 0
             signs = np.array([1 if TASKS[task].higher_is_better else -1 for task in plan["rows"][reference]["tasks"]])
-            with np.errstate(divide="ignore", invalid="ignore"):
-                low, high, _ = delta_m_interval(values[0], values[1], signs) if len(values[0]) else (np.nan, np.nan, np.nan)
+            low, high, _ = delta_m_interval(values[0], values[1], signs) if len(values[0]) else (np.nan, np.nan, np.nan)
     return {f"{name}_low": low, f"{name}_high": high}
 
 
@@ -165,7 +173,7 @@ def _robust(plan: Mapping, seeds: pd.DataFrame) -> dict[str, np.ndarray]:
     for task in plan_tasks(plan):
         values = pd.DataFrame(seed_matrix(seeds, metric_column(task), rows))
         ranks.append(values.rank(ascending=not TASKS[task].higher_is_better).to_numpy())
-        if task in reference:
+        if reference.get(task):
             sign = 1 if TASKS[task].higher_is_better else -1
             changes.append(100 * sign * (values.to_numpy() / reference[task] - 1))
     stacked = np.concatenate(ranks, axis=1)

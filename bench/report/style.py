@@ -78,13 +78,6 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def bars(mean: float, low: float, high: float) -> list[list[float]] | None:
-    """Return an interval as matplotlib's error bar takes it: distances below and above; None where there is none or it has no width."""
-    if np.isnan(low) or np.isnan(high) or low == high:
-        return None
-    return [[mean - low], [high - mean]]
-
-
 def keep_in_view(axes: Axes, values: Iterable[float], which: str, *, spans: float) -> None:
     """Keep intervals of few seeds, many times wider than what they belong to, from flattening a plot: they run out of the frame instead.
 
@@ -105,6 +98,34 @@ def keep_in_view(axes: Axes, values: Iterable[float], which: str, *, spans: floa
     now = np.log(now) if log else now
     limits = np.array([max(now[0], low - spans * span), min(now[1], high + spans * span)])
     getattr(axes, f"set_{which}lim")(*(np.exp(limits) if log else limits))
+
+
+def draw_intervals(axes: Axes, intervals: Iterable[tuple[float, float, float, Mapping]], which: str) -> None:
+    """Draw intervals as thin lines; one that runs out of the frame ends there in an arrow head, so that none looks shorter than it is.
+
+    Args:
+        axes: Axes whose limits are final.
+        intervals: Per interval its place on the other axis, low, high, and `color` and `alpha`; NaN and widthless ones are left out.
+        which: Axis along which the intervals lie, "x" or "y".
+    """
+    start, end = sorted(getattr(axes, f"get_{which}lim")())
+    heads = {"x": ("<", ">"), "y": ("v", "^")}[which]
+    for place, low, high, look in intervals:
+        if np.isnan(low) or np.isnan(high) or low == high:
+            continue
+        shown = [max(low, start), min(high, end)]
+        at = [place, place]
+        axes.plot(*((shown, at) if which == "x" else (at, shown)), linewidth=0.7, zorder=2.5, scalex=False, scaley=False, **look)
+        for beyond, edge, head in ((low < start, start, heads[0]), (high > end, end, heads[1])):
+            if beyond:
+                spot = ([edge], [place]) if which == "x" else ([place], [edge])
+                axes.plot(*spot, head, markersize=3.2, markeredgewidth=0, clip_on=False, zorder=2.6, scalex=False, scaley=False, **look)
+
+
+def seeds_note(n: Iterable[float]) -> str:
+    """Say over how many seeds intervals are, such as "2 seeds" or "1 to 3 seeds"."""
+    known = sorted({int(value) for value in n if value >= 2})  # one seed gives no interval
+    return "seeds" if not known else f"{known[0]} to {known[-1]} seeds" if len(known) > 1 else f"{known[0]} seeds"
 
 
 def log_axis(axes: Axes, values: Iterable[float], which: str = "x") -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from bench.report.footnotes import distinct, planned_records, trial_counts
 from bench.report.plots import pareto_numbers
 from bench.report.stats import metric_column
-from bench.report.tables import MainTable, to_markdown
+from bench.report.tables import MainTable, to_markdown, with_sign
 from bench.tasks import TASKS
 
 
@@ -108,8 +108,9 @@ def findings(rows: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
 def _said(row: pd.Series, quantity: str, sign: str = "+") -> str:
     """Name a row with its value and interval, such as "LoRA r=4 (+1.20 [+0.89, +1.51], n = 2)"."""
     low, high = row[f"{quantity}_low"], row[f"{quantity}_high"]
-    interval = "" if pd.isna(low) else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
-    return f"{row['label']} ({row[f'{quantity}_mean']:{sign}.2f}{interval}, n = {row[f'{quantity}_n']})"
+    mean, *ends = (with_sign(value, 2, plus=bool(sign)) for value in (row[f"{quantity}_mean"], low, high))
+    interval = "" if pd.isna(low) else f" [{', '.join(ends)}]"
+    return f"{row['label']} ({mean}{interval}, n = {row[f'{quantity}_n']})"
 
 
 def _best(ranked: pd.DataFrame) -> list[str]:

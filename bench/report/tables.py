@@ -1,4 +1,5 @@
-"""The main table as a paper prints it, written as CSV (raw numbers), Markdown and LaTeX (booktabs), and shown in a terminal (rich).
+"""The main table as a paper prints it, written as CSV (raw numbers) and Markdown, and shown in a terminal (rich); `latex` and
+`table_html` write it for a paper and a browser.
 
 A cell that ends in a dagger holds a number that was only recalled: it is printed in grey italics.
 """
@@ -18,13 +19,7 @@ from bench.tasks import TASKS
 
 DASH, DAGGER = "\N{EM DASH}", "\N{DAGGER}"
 MIB = 2**20
-ROWS_A_PAGE = 45
 LEFT = ("Method", "Seeds", "Evidence")
-_LATEX = {
-    "±": r"$\pm$", MINUS: "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δm": r"$\Delta_m$", DASH: "--", "°": r"$^{\circ}$",
-    "“": "``", "”": "''", "ρ": r"$\rho$", "α": r"$\alpha$", "λ": r"$\lambda$", DAGGER: r"$^{\dagger}$",
-    "–": "--", "×": r"$\times$", "≤": r"$\leq$",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +154,13 @@ def _rank(row: tuple) -> str:
 def _format(rows: pd.DataFrame, column: Column) -> tuple[list[str], np.ndarray]:
     """Return the texts of a column, and which of them are its best: by test where there is one, else at the digits shown."""
     mean = rows[column.mean].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan) / column.scale
-    half = np.full(len(mean), np.nan)
+    ends = np.full((2, len(mean)), np.nan)
     if column.spread is not None:
-        half = (rows[f"{column.spread}_high"] - rows[f"{column.spread}_low"]).to_numpy(dtype=np.float64) / 2 / column.scale
+        ends = rows[[f"{column.spread}_low", f"{column.spread}_high"]].to_numpy(dtype=np.float64).T / column.scale
     decimals = _decimals(mean) if column.decimals is None else column.decimals
-    if column.decimals is None and not (np.nan_to_num(half).round(decimals) > 0).any():
-        half = np.full(len(mean), np.nan)  # a cost that seeds agree on
-    texts = [_number(value, spread, decimals, signed=column.signed) for value, spread in zip(mean, half, strict=True)]
+    if column.decimals is None and not (np.nan_to_num(ends[1] - ends[0]).round(decimals) > 0).any():
+        ends = np.full((2, len(mean)), np.nan)  # a cost that seeds agree on
+    texts = [_number(value, low, high, decimals, signed=column.signed) for value, low, high in zip(mean, *ends, strict=True)]
     rounded = mean.round(decimals)
     known = ~np.isnan(rounded)
     if not known.any():
@@ -184,13 +179,23 @@ def _decimals(values: np.ndarray) -> int:
     return 3 if not len(positive) else int(np.clip(2 - np.floor(np.log10(positive.min())), 0, 3))
 
 
-def _number(mean: float, half: float, decimals: int, *, signed: bool) -> str:
-    """Format a mean with half its interval where there is one; a mean that rounds to zero has no sign."""
+def _number(mean: float, low: float, high: float, decimals: int, *, signed: bool) -> str:
+    """Format a mean with its interval where there is one: half of it where both sides are alike at the digits shown, else its ends."""
     if np.isnan(mean):
         return DASH
-    size = f"{abs(mean):.{decimals}f}"
-    sign = "" if float(size) == 0 else MINUS if mean < 0 else "+" if signed else ""
-    return f"{sign}{size}" + ("" if np.isnan(half) else f" ± {half:.{decimals}f}")
+    shown = with_sign(mean, decimals, plus=signed)
+    if np.isnan(low):
+        return shown
+    below, above = (f"{side:.{decimals}f}" for side in (mean - low, high - mean))
+    if below == above or abs((mean - low) - (high - mean)) < 10**-decimals:
+        return f"{shown} ± {(high - low) / 2:.{decimals}f}"
+    return f"{shown} [{with_sign(low, decimals, plus=signed)}, {with_sign(high, decimals, plus=signed)}]"
+
+
+def with_sign(value: float, decimals: int, *, plus: bool) -> str:
+    """Format a number with a true minus sign; what rounds to zero has no sign."""
+    size = f"{abs(value):.{decimals}f}"
+    return ("" if float(size) == 0 else MINUS if value < 0 else "+" if plus else "") + size
 
 
 def to_csv(rows: pd.DataFrame) -> str:
@@ -205,78 +210,6 @@ def to_markdown(table: MainTable) -> str:
     align = ["left" if head in LEFT else "right" for head in marked.columns]
     body = marked.to_markdown(index=False, disable_numparse=True, colalign=align)
     return f"# {table.title}\n\n{body}\n\n" + "".join(f"- {note}\n" for note in table.footnotes)
-
-
-def to_latex(table: MainTable, *, label: str) -> str:
-    """Return a `table*` float, or a `longtable` where the rows would not fit on a page; needs the packages named in its first line.
-
-    Args:
-        table: The table.
-        label: LaTeX label of the float.
-    """
-    styler = table.cells.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
-    styler = styler.apply(lambda _: np.where(table.bold, "textbf: --rwrap;", ""), axis=None)
-    recalled = table.cells.map(lambda text: text.endswith(DAGGER)).to_numpy()
-    styler = styler.apply(lambda _: np.where(recalled, "textcolor{gray}: --rwrap;itshape: ;", ""), axis=None)
-    align = "".join("l" if head in LEFT else "r" for head in table.cells.columns)
-    lines = styler.to_latex(hrules=True, column_format=align).splitlines()
-    first = next(number for number, line in enumerate(lines) if line == r"\midrule") + 1
-    for position in reversed(range(1, len(table.groups))):
-        if table.groups[position] != table.groups[position - 1]:
-            lines.insert(first + position, r"\addlinespace")
-    notes = [_escape(note) + r"\par" for note in table.footnotes]
-    caption, mark = rf"\caption{{{_escape(table.title)}}}", rf"\label{{{label}}}"
-    if len(table.cells) > ROWS_A_PAGE:
-        head = lines[lines.index(r"\toprule") : lines.index(r"\midrule") + 1]
-        body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
-        parts = [
-            "% needs \\usepackage{booktabs,longtable,xcolor}",
-            r"{\tiny\setlength{\tabcolsep}{1.5pt}",
-            rf"\begin{{longtable}}{{{align}}}",
-            caption + mark + r"\\",
-            *head,
-            r"\endhead",
-            *body,
-            r"\bottomrule",
-            r"\end{longtable}}",
-            r"{\footnotesize",
-            *notes,
-            "}",
-        ]
-    else:
-        parts = [
-            "% needs \\usepackage{booktabs,graphicx,xcolor}",
-            r"\begin{table*}",
-            r"\centering",
-            caption,
-            mark,
-            r"\resizebox{\textwidth}{!}{%",
-            *lines,
-            "}",
-            r"\par\smallskip",
-            r"\begin{minipage}{\textwidth}\footnotesize",
-            *notes,
-            r"\end{minipage}",
-            r"\end{table*}",
-        ]
-    return _symbols("\n".join(parts)) + "\n"
-
-
-def _escape(text: str) -> str:
-    """Escape the characters that LaTeX reads as commands."""
-    special = {character: "\\" + character for character in "&%$#_{}"} | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-    }
-    return text.translate(str.maketrans(special))
-
-
-def _symbols(text: str) -> str:
-    """Replace the signs that old LaTeX engines cannot read."""
-    for sign, command in _LATEX.items():
-        text = text.replace(sign, command)
-    return text
 
 
 def to_rich(table: MainTable, *, width: int = 200) -> Table:
@@ -297,7 +230,9 @@ def to_rich(table: MainTable, *, width: int = 200) -> Table:
     for head in heads:
         shown.add_column(head.replace(" ", "\n"), justify="left" if head in LEFT else "right")
     for position, line in table.cells[heads].iterrows():
-        texts = [text.split(" ±")[0] if narrow else text for text in line]
+        texts = [
+            text.split(" ±")[0].split(" [")[0] if narrow and head != "Method" else text for head, text in zip(heads, line, strict=True)
+        ]
         styles = ["bold" if mark else "" for mark in table.bold.loc[position, heads]]
         ends = position + 1 < len(table.groups) and table.groups[position] != table.groups[position + 1]
         shown.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)), end_section=ends)

@@ -9,13 +9,16 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.config import ConfigError, DataConfig, TrialConfig, require
+from bench.config import ConfigError, DataConfig, HeldOutConfig, TrialConfig, require
 from methods import METHODS
 from methods.base import MethodConfig, Range
+
+HELD_OUT_EVALUATIONS = 20
+"""About so often a training is evaluated on the images that it holds out, after the last epoch included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,20 @@ def load(
     return with_backbone(suite, image_size=image_size, **{key: value for key, value in changes.items() if value is not None})
 
 
+def with_held_out(suite: Suite, held_out: HeldOutConfig) -> Suite:
+    """Return the suite with a part of the training split held out, on which every trial is evaluated while it trains.
+
+    The result stays the last epoch's, on the validation split; beside it is kept what the epoch has there that scored best on the held-out
+    images (`bench.training.held_out`). A trial then trains on fewer images: these are other trials than the suite's own.
+    """
+
+    def changed(trial: TrialConfig) -> TrialConfig:
+        recipe = dataclasses.replace(trial.recipe, evaluate_every=max(1, trial.recipe.epochs // HELD_OUT_EVALUATIONS))
+        return dataclasses.replace(trial, recipe=recipe, data=dataclasses.replace(trial.data, held_out=held_out))
+
+    return changed_trials(suite, changed)
+
+
 def with_backbone(suite: Suite, *, image_size: int | None = None, **changes: Any) -> Suite:
     """Return the suite with changed fields of the backbone, and another image size where one is given."""
 
@@ -140,5 +157,10 @@ def with_backbone(suite: Suite, *, image_size: int | None = None, **changes: Any
             trial, backbone=dataclasses.replace(trial.backbone, **changes), recipe=dataclasses.replace(trial.recipe, **size)
         )
 
-    rows = tuple(dataclasses.replace(row, trials=tuple(changed(trial) for trial in row.trials)) for row in suite.rows)
+    return changed_trials(suite, changed)
+
+
+def changed_trials(suite: Suite, change: Callable[[TrialConfig], TrialConfig]) -> Suite:
+    """Return the suite with every trial changed."""
+    rows = tuple(dataclasses.replace(row, trials=tuple(map(change, row.trials))) for row in suite.rows)
     return dataclasses.replace(suite, rows=rows)

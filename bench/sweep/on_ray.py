@@ -6,6 +6,7 @@ process from it. Trials go to Tune in chunks, which bounds what the driver holds
 """
 
 import contextlib
+import json
 import os
 import shutil
 import time
@@ -44,8 +45,9 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """What makes a Ray that is started here listen on 127.0.0.1 alone (elsewhere than on macOS and Windows, where it is the default)."""
 
 OBJECT_STORE_BYTES = 200 * 2**20
-CHUNK = 500
-"""Trials that Tune knows of at a time: at the end of a chunk slots wait for its last trials, and each trial costs the driver 0.1 MB."""
+CHUNK, CHUNK_A_SLOT = 500, 50
+"""Trials that Tune knows of at a time, at least, in all and for each slot: at the end of a chunk slots wait for its last trials, and each
+trial costs the driver 0.05 MB."""
 
 EXCLUDED = ["/results/", "/.git/", "/.venv/", "/tests/", "/.pytest_cache/", "/.ruff_cache/", "__pycache__/", "*.pyc", "*.log"]
 """What does not travel to a cluster with the code."""
@@ -156,22 +158,31 @@ def run_ray(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, board: Board, in
     storage = suite_dir / "ray"
     progress.CURRENT, interrupts.CURRENT = board, interrupt
     try:
-        for start in range(0, len(jobs), CHUNK):
+        length = chunk_length(jobs, cluster)
+        for start in range(0, len(jobs), length):
             if not interrupt.stopping:
-                run_chunk(list(jobs[start : start + CHUNK]), cluster, suite_dir, storage)
+                run_chunk(jobs[start : start + length], cluster, suite_dir, storage)
     finally:
         progress.CURRENT = interrupts.CURRENT = None
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def run_chunk(jobs: list[dict[str, Any]], cluster: Cluster, suite_dir: Path, storage: Path) -> None:
+def chunk_length(jobs: "Sequence[dict[str, Any]]", cluster: Cluster) -> int:
+    """Return how many trials go to Tune at a time."""
+    asked = {"CPU": max((job["cpus"] for job in jobs), default=1), "GPU": max((job["gpus"] for job in jobs), default=0)}
+    there = {name: sum(node["Resources"].get(name, 0) for node in cluster.nodes()) for name in asked}
+    slots = min(there[name] / amount for name, amount in asked.items() if amount)
+    return max(CHUNK, int(CHUNK_A_SLOT * slots))
+
+
+def run_chunk(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, suite_dir: Path, storage: Path) -> None:
     """Run one chunk through a Tuner of its own."""
     from ray import tune
 
     by_id = {job["run_id"]: job for job in jobs}
     tuner = tune.Tuner(
         tune.with_resources(attend, partial(resources, left_out=sorted(cluster.left_out))),
-        param_space={"job": tune.grid_search(jobs)},
+        param_space={"job": tune.grid_search([json.dumps(job, default=str) for job in jobs])},  # text: Tune copies all of it for each trial
         tune_config=tune.TuneConfig(
             trial_name_creator=run_id_of, trial_dirname_creator=run_id_of, reuse_actors=True, scheduler=draining_scheduler()
         ),
@@ -185,8 +196,13 @@ def run_chunk(jobs: list[dict[str, Any]], cluster: Cluster, suite_dir: Path, sto
     )
     with (suite_dir / "ray.log").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         results = tuner.fit()
-    errors = {result.config["job"]["run_id"]: result.error for result in results if result.error and result.config}
+    errors = {job_of(result.config)["run_id"]: result.error for result in results if result.error and result.config}
     record_deaths([by_id[run_id] for run_id in errors], errors)
+
+
+def job_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the job of what Tune calls a configuration."""
+    return json.loads(config["job"])
 
 
 SUPERVISOR: Supervisor | None = None
@@ -206,17 +222,21 @@ def attend(config: dict[str, Any]) -> None:
 
     status, message = "storage", ""
     try:
-        status = SUPERVISOR.run(config["job"], on_event)
+        status = SUPERVISOR.run(job_of(config), on_event)
     except StorageError as error:
         message = str(error)
     tune.report({"epoch": None, "loss": None, "seconds": None, "images_per_second": None, "status": status, "message": message})
 
 
 def resources(config: dict[str, Any], left_out: list[str]) -> Any:
+    """Return what the job of a configuration asks of its node, as Tune takes it."""
+    return bundle_of(job_of(config), left_out)
+
+
+def bundle_of(job: dict[str, Any], left_out: list[str]) -> Any:
     """Return what a job asks of its node, as Tune takes it."""
     from ray.tune import PlacementGroupFactory
 
-    job = config["job"]
     bundle = {"CPU": job["cpus"], "GPU": job["gpus"], "memory": job["memory_bytes"] or 0}
     bundle = {name: amount for name, amount in bundle.items() if amount}
     selector = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(left_out)})"}]} if left_out else {}
@@ -239,7 +259,7 @@ def record_deaths(jobs: list[dict[str, Any]], errors: dict[str, Any]) -> None:
 
 def run_id_of(trial: Any) -> str:
     """Return the run_id of a Tune trial."""
-    return trial.config["job"]["run_id"]
+    return job_of(trial.config)["run_id"]
 
 
 def draining_scheduler() -> Any:

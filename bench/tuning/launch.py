@@ -161,7 +161,7 @@ def set_aside(points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rer
 def run_searched(rows: Sequence[TunedRow], protocol: Protocol, launch: Launch, options: Options, console: Console) -> list[Point]:
     """Let Optuna choose the settings of each row; return all that it asked for within the budget."""
     set_environment(options.slots.address)
-    from bench.tuning.on_ray import asked_points
+    from bench.tuning.on_ray.searchers import asked_points
 
     def asked() -> list[Point]:
         return [point for tuned in rows for point in asked_points(tuned, launch.suite_dir)[: protocol.budget]]
@@ -189,7 +189,8 @@ def run_on_tune(
 ) -> None:
     """Run settings on Ray Tune, or let Optuna choose them there."""
     set_environment(options.slots.address)
-    from bench.tuning.on_ray import run_points, scores_at_rungs
+    from bench.tuning.on_ray import run_points
+    from bench.tuning.on_ray.schedulers import scores_at_rungs
 
     marks = rungs(rows[0].bases[0].recipe.epochs)
     run_points(

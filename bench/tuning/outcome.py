@@ -211,7 +211,7 @@ def tuning_notes(suite: Suite, outcome: Mapping[str, Any]) -> list[str]:
     share, seeds = outcome["held_out"]["fraction"], ", ".join(map(str, outcome["seeds"]))
     notes = [
         f"Tuned per row with equal budgets: {how}; {stopping}; each scored on {share:.0%} of the training split, held out, never on the "
-        f"validation split (seed {seeds}, {outcome['epochs']} epochs). The rows shown then trained on the whole training split.",
+        f"validation split (seed {seeds}, {outcome['epochs']} epochs). The rows shown were then trained anew.",
         f"Space: {'; '.join(spaces(rows))}.",
         f"Tuning cost a row: {spread([entry['epochs'] for entry in rows], 'epochs')}"
         + "".join(

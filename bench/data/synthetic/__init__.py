@@ -10,7 +10,7 @@ Normals: x right, y down, z towards the viewer. A wall seen frontally is (0, 0, 
 
 from bench.data.synthetic.scene import Scene, render_scene
 from bench.data.synthetic.source import SOURCE_CLASSES, render_source_image
-from bench.data.synthetic.writer import RENDERER_VERSION, SyntheticConfig, content_hash, write_pascal_mt
+from bench.data.synthetic.writer import RENDERER_VERSION, SyntheticConfig, content_hash, remove_abandoned, write_pascal_mt
 
 __all__ = [
     "RENDERER_VERSION",
@@ -18,6 +18,7 @@ __all__ = [
     "Scene",
     "SyntheticConfig",
     "content_hash",
+    "remove_abandoned",
     "render_scene",
     "render_source_image",
     "write_pascal_mt",

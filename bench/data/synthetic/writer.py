@@ -4,19 +4,22 @@ Image i of a split depends only on (seed, split, i), not on the number of proces
 fixed: the same seed gives the same bytes with the same versions of numpy, Pillow and zlib.
 """
 
+import contextlib
+import glob
 import hashlib
 import io
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
+import filelock
 import numpy as np
 import scipy.io
 from PIL import Image
@@ -31,6 +34,7 @@ RENDERER_VERSION = 2
 SPLITS = ("train", "val")
 LAYOUTS = ("pascal_context", "nyud")
 _MANIFEST = "synthetic.json"
+_UNFINISHED = ".unfinished"
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, synthetic PASCAL_MT".ljust(116)
 _FOLDERS = (
     "ImageSets/Context",
@@ -234,18 +238,41 @@ def write_pascal_mt(root: Path, config: SyntheticConfig, processes: int = 1, pro
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root} exists and is not an empty directory; choose another directory or remove it first")
     root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", suffix=".unfinished", dir=root.parent))
-    try:
-        for folder in nyud.FOLDERS if config.layout == "nyud" else _FOLDERS:
-            (unfinished / folder).mkdir(parents=True)
-        annotated = _write_images(unfinished, config, processes, progress)
-        _write_splits(unfinished, config.layout, annotated)
-        digest = content_hash(unfinished)
-        manifest = {"config": asdict(config), "content_hash": digest, "renderer_version": RENDERER_VERSION}
-        (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        unfinished.chmod(0o755)  # mkdtemp gives 0o700
-        os.replace(unfinished, root)
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise
+    remove_abandoned(root.parent, glob.escape(root.name))
+    unfinished = root.parent / f".{root.name}-{secrets.token_hex(4)}{_UNFINISHED}"
+    with _held(unfinished):
+        try:
+            for folder in nyud.FOLDERS if config.layout == "nyud" else _FOLDERS:
+                (unfinished / folder).mkdir(parents=True)
+            annotated = _write_images(unfinished, config, processes, progress)
+            _write_splits(unfinished, config.layout, annotated)
+            digest = content_hash(unfinished)
+            manifest = {"config": asdict(config), "content_hash": digest, "renderer_version": RENDERER_VERSION}
+            (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            os.replace(unfinished, root)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
     return digest
+
+
+def remove_abandoned(parent: Path, name: str) -> None:
+    """Remove unfinished trees whose process was killed; those that a living process holds stay. `name` is a pattern of `glob`."""
+    for unfinished in parent.glob(f".{name}-*{_UNFINISHED}"):
+        with contextlib.suppress(filelock.Timeout, OSError), _held(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(unfinished: Path) -> Iterator[None]:
+    """Hold an unfinished tree's lock, which ends with the process; it is taken before the tree is there.
+
+    Raises:
+        filelock.Timeout: Another process holds it.
+    """
+    lock = filelock.FileLock(f"{unfinished}.lock")
+    with lock.acquire(timeout=0):
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from bench.report.page.facts import facts
 from bench.report.page.payload import payload
 from bench.report.plots import CAPTIONS, Drawn
 from bench.report.tables import MainTable
+from bench.tasks import TASKS
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 PAGE = "report.html"
@@ -35,6 +36,7 @@ def make_page(
     contents: Mapping[str, str | bytes],
     findings: Sequence[str],
     evidence: Mapping[str, str],
+    damaged: Mapping[str, str] | None = None,
 ) -> str:
     """Return the page.
 
@@ -47,11 +49,12 @@ def make_page(
         contents: The other files of the report, for the downloads.
         findings: Sentences on what holds and what does not.
         evidence: Markdown by heading: claims, ours beside published, audit, fronts; what is not there is left out.
+        damaged: Why, per file of the suite that could not be used.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    data = payload(plan, records, rows) | {"panels": pictures(drawn.panels, list(rows["label"]))}
+    data = payload(plan, records, rows, damaged or {}) | {"panels": pictures(drawn.panels, list(rows["label"]))}
     images = [
         {"name": name, "caption": CAPTIONS[name], "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}
         for name in drawn.names
@@ -61,11 +64,12 @@ def make_page(
         plan=plan,
         description=_paragraphs(plan.get("description") or ""),
         title=table.title,
-        facts=facts(plan, records, rows),
+        facts=facts(plan, records, rows, damaged or {}),
         findings=findings,
         evidence={heading: Markup(to_markup(text)) for heading, text in evidence.items()},
         heads=[_head(name) for name in table.cells.columns],
         lines=_lines(table, rows),
+        printed=_printed(list(table.cells.columns)),
         footnotes=table.footnotes,
         figures=images,
         not_drawn=drawn.not_drawn,
@@ -88,6 +92,14 @@ def _head(name: str) -> dict[str, str]:
     """Return a column head with what sorting by it means: text, or a number whose best end comes first."""
     kind = "text" if name in ("Method", "Seeds") else "number"
     return {"name": name, "kind": kind, "first": "descending" if "↑" in name else "ascending"}
+
+
+def _printed(heads: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Split the columns into two tables that a sheet of paper holds at a size that can be read: results and costs, both with the method."""
+    scores = tuple(task.title for task in TASKS.values())
+    results = [place for place, head in enumerate(heads) if head in ("Seeds", "Rank") or head.startswith((*scores, "Δm"))]
+    costs = [place for place in range(1, len(heads)) if place not in results]
+    return [(title, [0, *places]) for title, places in (("Results", results), ("Costs", costs)) if places]
 
 
 def _lines(table: MainTable, rows: pd.DataFrame) -> list[dict]:

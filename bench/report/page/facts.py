@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from bench.report.footnotes import distinct, trial_counts
+from bench.report.footnotes import damage_notes, distinct, trial_counts
 from bench.report.stats import plan_tasks, reference_position
 from bench.tasks import TASKS
 
@@ -17,18 +17,19 @@ _VALUES_AT_MOST = 6
 """Values of a dial that are listed one by one."""
 
 
-def facts(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
+def facts(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, damaged: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """Return the questions of a reader with their answers; an answer that starts with "$ " is a command.
 
     Args:
         plan: As `bench.record.read_plan` returns it.
         records: Records of the plan.
         rows: As `bench.report.stats.row_frame` returns it.
+        damaged: Why, per file of the suite that could not be used.
     """
     return [
         ("What was compared", _compared(plan, rows)),
         ("On what data", _data(records)),
-        ("How sure one can be", _certainty(plan, records, rows)),
+        ("How sure one can be", _certainty(plan, records, rows, damaged)),
         ("How to run it again", _again(plan)),
     ]
 
@@ -86,7 +87,7 @@ def _data(records: Sequence[Mapping]) -> list[str]:
     return answers
 
 
-def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:
+def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, damaged: Mapping[str, str]) -> list[str]:
     """Say how many seeds there are, what is missing, and where numbers beside each other were not made alike."""
     done, planned = trial_counts(plan, records)
     seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
@@ -95,20 +96,17 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) ->
     answers = [f"{done} of {planned} trials have a result; {number} (planned: {', '.join(map(str, seeds))})."]
     if most < 2:
         answers.append("One seed gives no interval: no order of rows can be claimed from it.")
-    elif most < 5:
-        answers.append(
-            "Intervals are 95 % over seeds; with so few seeds they are wide. Rows are told apart by paired tests on the same seeds and "
-            "images, Holm-corrected within a column, not by whether intervals overlap; ranks are given as intervals."
-        )
     else:
         answers.append(
-            "Intervals are 95 % over seeds. Rows are told apart by paired tests on the same seeds and images, Holm-corrected within a "
-            "column, not by whether intervals overlap; ranks are given as intervals."
+            f"Intervals are 95 % t intervals over seeds{'; with so few seeds they are wide' if most < 5 else ''}. Rows are told apart by "
+            "paired tests on the same seeds and images, Holm-corrected within a column, not by whether intervals overlap; ranks are given "
+            "as intervals."
         )
     failed = [record for record in records if record["status"] != "ok"]
     if failed:
         named = "; ".join(f"{record['run_id']} ({record['status']})" for record in failed[:8])
         answers.append(f"{len(failed)} trials did not end well: {named}{'; …' if len(failed) > 8 else ''}. Their seeds do not count.")
+    answers += damage_notes(damaged)
     aspects: dict[str, Callable[[Mapping], object]] = {
         "versions of the code": lambda record: record["code_id"],
         "devices": lambda record: record["env"].get("device"),
@@ -126,7 +124,8 @@ def _again(plan: Mapping) -> list[str]:
     return [
         "Everything, or what is missing of it:",
         f"$ {suite_command(plan)}",
-        "One row: its number in the table opens the command for it.",
+        "One row, by its name in the column Method (on a screen, the row's number opens the command with the name in it):",
+        f"$ {row_command(plan, 'METHOD')}",
         "One trial, from its record, and whether it comes out the same:",
         f"$ {trial_command(plan, 'RUN_ID')}",
     ]

@@ -26,13 +26,14 @@ _SYMBOLS = {
 _DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 
 
-def payload(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> dict[str, Any]:
+def payload(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, damaged: Mapping[str, str]) -> dict[str, Any]:
     """Return the page's data.
 
     Args:
         plan: As `bench.record.read_plan` returns it.
         records: Records of the plan.
         rows: As `bench.report.stats.row_frame` returns it; the page numbers its rows from one in this order.
+        damaged: Why, per file of the suite that could not be used.
     """
     scores, costs = axes_of(plan), {key: {"title": cost.title, "column": cost.column, "scale": cost.scale} for key, cost in COSTS.items()}
     published, chances = published_points(records), front_chances(plan, records)
@@ -43,7 +44,8 @@ def payload(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame) -> di
         "costs": {key: {"title": cost["title"]} for key, cost in costs.items()},
         "styles": {family: _style(style) for family, style in family_styles(rows).items()},
         "rows": [
-            _row(plan, planned[row["label"]], row, by_id, scores, costs) | {"front": chances.get(row["label"], {})}
+            _row(plan, planned[row["label"]], row, by_id, scores, costs)
+            | {"front": chances.get(row["label"], {}), "absent": _absent(planned[row["label"]], by_id, damaged)}
             for _, row in rows.iterrows()
         ],
         "published": None if published is None else plain(published.to_dict("records")),
@@ -98,13 +100,18 @@ def _row(plan: Mapping, planned: Mapping, row: pd.Series, by_id: Mapping[str, Ma
         "scores": {key: _interval(row, axis["column"], 1.0) for key, axis in scores.items()},
         "costs": {key: _interval(row, axis["column"], axis["scale"]) for key, axis in costs.items()},
         "trials": [_trial(record) for record in trials],
-        "absent": [run_id for run_id in planned["run_ids"] if run_id not in by_id],
         "config": None if first is None else {key: part for key, part in first["config"].items() if key not in ("seed", "tasks")},
         "env": _shared(trials),
         "params": None if first is None or not first["params"] else first["params"]["groups"],
         "command": row_command(plan, row["label"]),
         "reproduce": trial_command(plan, planned["run_ids"][0] if first is None else first["run_id"]),
     }
+
+
+def _absent(planned: Mapping, by_id: Mapping[str, Mapping], damaged: Mapping[str, str]) -> list[list[str]]:
+    """Return run id and reason of the row's trials that have no readable record."""
+    reasons = {run_id: damaged.get(f"records/{run_id}.json") for run_id in planned["run_ids"] if run_id not in by_id}
+    return [[run_id, "not run" if why is None else f"damaged record: {why}"] for run_id, why in reasons.items()]
 
 
 def _interval(row: pd.Series, column: str, scale: float) -> list[float | None]:

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 
 from bench.report.panels import Panel, load_panels
 from bench.report.plots.costs import draw_memory, memory_numbers
-from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, panel_numbers
+from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, labelled_places, panel_numbers
 from bench.report.plots.pareto import COSTS, draw_pareto, draw_pareto_grid, pareto_numbers
 from bench.report.plots.published import published_points
 from bench.report.plots.rank_curves import curve_numbers, draw_rank_curves
 from bench.report.plots.sensitivity import draw_sensitivity, sensitivity_numbers
 from bench.report.plots.tasks import change_numbers, draw_interference, draw_task_bars, interference_numbers, shown_labels
 from bench.report.plots.training_curves import draw_training_curves, loss_numbers
+from bench.report.seeds import why_no_delta_m
 from bench.report.stats import plan_tasks, reference_position
 from bench.report.style import family_styles, render
 from bench.tasks import TASKS
@@ -69,7 +70,9 @@ def figure_files() -> list[str]:
     return [f"{name}.{suffix}" for name in CAPTIONS for suffix in SUFFIXES]
 
 
-def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path) -> Drawn:
+def make_figures(
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, *, title: str, directory: Path, tuning: Path | None = None
+) -> Drawn:
     """Draw every figure that the records allow.
 
     Args:
@@ -78,9 +81,10 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
         rows: As `bench.report.stats.row_frame` returns it.
         title: Title of every figure.
         directory: Where the records' panels lie.
+        tuning: `tuning.json` of the suite, or None.
     """
     drawn = Drawn(panels=load_panels(plan, records, directory))
-    for name, make in _makers(plan, records, rows, title, drawn.panels, directory.parent):
+    for name, make in _makers(plan, records, rows, title, drawn.panels, tuning):
         try:
             figure, numbers = make()
         except NotDrawnError as reason:
@@ -93,7 +97,7 @@ def make_figures(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, 
 
 
 def _makers(
-    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], suite_dir: Path
+    plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], tuning: Path | None
 ) -> Iterator[tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]]:
     """Yield each figure's name with the function that draws it and returns its numbers."""
     styles, tasks = family_styles(rows), plan_tasks(plan)
@@ -139,12 +143,12 @@ def _makers(
             lambda numbers: _with_seaborn(lambda: draw_training_curves(numbers, styles, title=title)),
         ),
     )
-    if (suite_dir / "tuning.json").exists():
+    if tuning is not None:
         families = dict(zip(rows["label"], rows["family"], strict=True))
         yield (
             "sensitivity",
             lambda: _with_numbers(
-                sensitivity_numbers(suite_dir / "tuning.json", families),
+                sensitivity_numbers(tuning, families),
                 "no setting that was tried has a held-out score.",
                 lambda numbers: draw_sensitivity(numbers, styles, title=title),
             ),
@@ -177,7 +181,7 @@ def _pareto(
     cost, position = COSTS[key], reference_position(plan)
     numbers = pareto_numbers(rows, cost=cost.column, scale=cost.scale)
     if numbers.empty or position is None:
-        raise NotDrawnError("no row has a Δm, since the reference row has no complete seed.")
+        raise NotDrawnError(f"no row has a Δm: {why_no_delta_m(rows) or 'no row has a complete seed'}.")
     label, published = plan["rows"][position]["label"], published_points(records) if key == "params" else None
     figure = draw_pareto(numbers, styles, cost_title=cost.title, reference_label=label, title=title, published=published)
     return figure, numbers if published is None else pd.concat([numbers, published.assign(family="published")], ignore_index=True)
@@ -188,7 +192,7 @@ def _pareto_grid(plan: Mapping, rows: pd.DataFrame, styles: Mapping, title: str)
     parts = {key: pareto_numbers(rows, cost=COSTS[key].column, scale=COSTS[key].scale) for key in GRID}
     parts = {key: numbers for key, numbers in parts.items() if len(numbers)}
     if not parts or position is None:
-        raise NotDrawnError("no row has a Δm, since the reference row has no complete seed.")
+        raise NotDrawnError(f"no row has a Δm: {why_no_delta_m(rows) or 'no row has a complete seed'}.")
     figure = draw_pareto_grid(parts, styles, reference_label=plan["rows"][position]["label"], title=title)
     return figure, pd.concat([numbers.assign(axis=COSTS[key].title) for key, numbers in parts.items()], ignore_index=True)
 
@@ -196,6 +200,8 @@ def _pareto_grid(plan: Mapping, rows: pd.DataFrame, styles: Mapping, title: str)
 def _panels(panels: Sequence[Panel], rows: pd.DataFrame, title: str) -> tuple[Figure, pd.DataFrame]:
     """Draw a task's panels for a few rows; rows on other images than the first row's are left out of the figure."""
     same = [panel for panel in panels if panel.ids == panels[0].ids and panel.images.shape == panels[0].images.shape]
+    if not labelled_places(same):
+        raise NotDrawnError(f"none of the {len(same[0].ids)} images kept has a label of this task.")
     chosen = set(shown_labels(rows, [panel.label for panel in same], METHODS_AT_MOST))
     return draw_panels([panel for panel in same if panel.label in chosen], title=title), panel_numbers(panels)
 

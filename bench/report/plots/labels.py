@@ -10,11 +10,12 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.patheffects import withStroke
 
 _ANGLES_DEGREES = (45, 135, 90, 0, -45, 180, -90, -135, 67, 113, 22, -22, 158, -67, -113, -158)
 _RADII_POINTS = (8.0, 10.0, 13.0, 17.0, 22.0, 28.0, 36.0, 46.0, 58.0, 72.0)
 _LEADER_FROM_POINTS = 13.0
-_LINE_WEIGHT, _MARKER_WEIGHT, _LABEL_WEIGHT, _OUTSIDE_WEIGHT = 1.0, 4.0, 40.0, 400.0
+_LINE_WEIGHT, _LEADER_WEIGHT, _MARKER_WEIGHT, _LABEL_WEIGHT, _OUTSIDE_WEIGHT = 1.0, 3.0, 4.0, 40.0, 400.0
 
 
 def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: Sequence[str], colors: Sequence, size: float) -> None:
@@ -50,10 +51,14 @@ def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: S
                     best = (cost, radius, offset, box)
         _, radius, offset, box = best
         placed.append(box)
+        if radius >= _LEADER_FROM_POINTS:
+            line = _along(np.stack([points[index], (box[:2] + box[2:]) / 2]), 2 * scale)
+            drawn, weights = np.concatenate([drawn, line]), np.append(weights, np.full(len(line), _LEADER_WEIGHT))
         leader = {"arrowstyle": "-", "color": "0.55", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2.5}
         axes.annotate(
             texts[index], (x[index], y[index]), xytext=offset / scale, textcoords="offset points", ha="center", va="center_baseline",
             fontsize=size, color=colors[index], zorder=6, arrowprops=leader if radius >= _LEADER_FROM_POINTS else None,
+            path_effects=[withStroke(linewidth=1.8, foreground="white")],
         )  # fmt: skip
 
 

@@ -25,23 +25,28 @@ def panel_numbers(panels: Sequence[Panel]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def labelled_places(panels: Sequence[Panel]) -> list[int]:
+    """Return the places of the images that have a label of the panels' task."""
+    return [place for place in range(len(panels[0].ids)) if any(panel.errors[place] is not None for panel in panels)]
+
+
 def draw_panels(panels: Sequence[Panel], *, title: str) -> Figure:
     """Draw the panels of one task.
 
     Args:
-        panels: One a shown row, of one task and of the same images.
+        panels: One a shown row, of one task and of the same images, one of them labelled.
         title: Title of the figure.
     """
-    first = panels[0]
-    columns, lines = 1 + len(panels), 2 * len(first.ids)
+    first, places = panels[0], labelled_places(panels)
+    columns, lines = 1 + len(panels), 2 * len(places)
     height, width = first.images.shape[1:3]
     side = min(TEXT_WIDTH_INCHES / columns, _SIDE_AT_MOST_INCHES)
     with mpl.rc_context(STYLE | {"axes.grid": False, "image.interpolation": "nearest"}):
-        figure = new_figure(side * columns + 0.2, lines * (side * height / width + 0.02) + len(first.ids) * 0.16 + 0.75)
+        figure = new_figure(side * columns + 0.2, lines * (side * height / width + 0.02) + len(places) * 0.16 + 0.75)
         figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
         grid = figure.subplots(lines, columns, squeeze=False)
-        for place, name in enumerate(first.ids):
-            top, bottom = grid[2 * place], grid[2 * place + 1]
+        for line, place in enumerate(places):
+            name, top, bottom = first.ids[place], grid[2 * line], grid[2 * line + 1]
             top[0].imshow(first.images[place])
             bottom[0].imshow(first.truth[place])
             top[0].set_ylabel(f"image {name}", fontsize=6)
@@ -50,13 +55,15 @@ def draw_panels(panels: Sequence[Panel], *, title: str) -> Figure:
                 axes.imshow(panel.prediction[place])
                 below.imshow(panel.error[place])
                 error = panel.errors[place]
-                below.set_xlabel("nothing labelled" if error is None else f"{error:.1f}{UNITS[panel.kind]}", fontsize=6, labelpad=1.5)
+                below.set_xlabel("no label" if error is None else f"{error:.1f}{UNITS[panel.kind]}", fontsize=6, labelpad=1.5)
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         for axes, panel in zip(grid[0][1:], panels, strict=True):
             axes.set_title(_folded(panel.label), fontsize=6.5)
         said = f"{TASKS[first.task].title}: prediction over error map ({ERRORS[first.kind]})"
+        if len(places) < len(first.ids):
+            said += f"; {len(first.ids) - len(places)} of the {len(first.ids)} images kept have no label of this task and are left out"
         width = max(28, int(figure.get_figwidth() * 14))  # characters of 8 points that fit into an inch, nearly
         figure.suptitle("\n".join(line for part in (title, said) for line in textwrap.wrap(part, width)), fontsize=8)
     return figure

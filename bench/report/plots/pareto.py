@@ -12,11 +12,18 @@ from matplotlib.lines import Line2D
 
 from bench.report.plots.labels import place_labels
 from bench.report.stats import pareto_front
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, bars, keep_in_view, log_axis, new_figure
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, draw_intervals, keep_in_view, log_axis, new_figure, seeds_note
 
 MIB = 2**20
 LABELS_AT_MOST = 48
 """Points that get a label; with more of them, only rows on the front do."""
+
+FRONT_LABELS, FRONT_LABELS_SMALL = 24, 8
+"""How many of these, in a plot of the text's width and in one of half of it."""
+
+
+FAMILIES_AT_MOST = 12
+"""Families that a legend tells apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,7 @@ def draw_pareto(
         _draw_points(axes, numbers, styles, cost_title, published)
         handles = [_front_handle(), *_reading_aids(numbers, reference_label, published)]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), frameon=False, columnspacing=1.2)
+        _draw_intervals([(axes, numbers)], styles)
         _label_points(figure, [(axes, numbers)], styles, published)
     return figure
 
@@ -113,7 +121,7 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
     """
     with mpl.rc_context(STYLE):
         lines = -(-len(parts) // 2)
-        figure = new_figure(TEXT_WIDTH_INCHES, 2.7 * lines + 0.4)
+        figure = new_figure(TEXT_WIDTH_INCHES, 2.7 * lines + 0.9)
         grid = figure.subplots(lines, 2, squeeze=False, sharey=True).flat
         pairs = []
         for axes, (key, numbers) in zip(grid, parts.items(), strict=False):
@@ -121,10 +129,12 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
             pairs.append((axes, numbers))
         for axes in list(grid)[len(parts) :]:
             axes.remove()
-        figure.suptitle(title, fontsize=8)
-        handles = [_front_handle(), *_reading_aids(next(iter(parts.values())), reference_label, None)]
+        figure.suptitle(f"{title}\nNumbers: value of the method's dial", fontsize=8)
+        numbers = max(parts.values(), key=len)
+        handles = [*_family_handles(numbers, styles), _front_handle(), *_reading_aids(numbers, reference_label, None)]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.2)
-        _label_points(figure, pairs, styles, None)
+        _draw_intervals(pairs, styles)
+        _label_points(figure, pairs, styles, None, names=len(styles) > FAMILIES_AT_MOST, most=FRONT_LABELS_SMALL)
     return figure
 
 
@@ -141,26 +151,40 @@ def _draw_points(axes: Axes, numbers: pd.DataFrame, styles: Mapping[str, dict], 
         costs += list(published["cost"])
     log_axis(axes, costs)
     axes.margins(x=0.08, y=0.1)
+    for which, name in (("x", "cost"), ("y", "delta_m")):  # room for the intervals, as far as `keep_in_view` lets them
+        widest = [numbers[f"{name}_low"].min(), numbers[f"{name}_high"].max()]
+        limits = [*getattr(axes, f"get_{which}lim")(), *(end for end in widest if np.isfinite(end) and (which == "y" or end > 0))]
+        getattr(axes, f"set_{which}lim")(min(limits), max(limits))
     scores = [0.0, *numbers["delta_m"], *([] if published is None else published["delta_m"])]
     keep_in_view(axes, scores, "y", spans=0.6)
     keep_in_view(axes, costs, "x", spans=0.25)
     _draw_front(axes, numbers)
 
 
+def _draw_intervals(pairs: list, styles: Mapping[str, dict]) -> None:
+    """Draw the intervals once no axis moves any more: axes may share theirs."""
+    for axes, numbers in pairs:
+        for which in ("x", "y"):
+            draw_intervals(axes, _intervals(numbers, styles, which, everywhere=len(numbers) <= LABELS_AT_MOST), which)
+
+
+def _intervals(numbers: pd.DataFrame, styles: Mapping[str, dict], which: str, *, everywhere: bool) -> list:
+    """Return the intervals along one axis as `draw_intervals` takes them; where there are too many points, the front's alone."""
+    lines = []
+    for point in numbers[numbers["on_front"] | everywhere].itertuples():
+        look = {"color": styles[point.family]["color"], "alpha": 0.5 if point.on_front else 0.22}
+        ends = (point.delta_m, point.cost_low, point.cost_high) if which == "x" else (point.cost, point.delta_m_low, point.delta_m_high)
+        lines.append((*ends, look))
+    return lines
+
+
 def _draw_family(axes: Axes, own: pd.DataFrame, style: Mapping, *, joined: bool) -> None:
-    """Draw one family's points, intervals and joining line; where there are too many, only the front keeps intervals."""
+    """Draw one family's points and joining line."""
     own = own.sort_values("cost")
     if joined and own["dial_value"].nunique() > 1:  # a sweep: rows that differ in something else are no curve
         axes.plot(own["cost"], own["delta_m"], color=style["color"], linewidth=0.8, linestyle=style["linestyle"], alpha=0.45, zorder=2)
     for point in own.itertuples():
         alpha = 1.0 if point.on_front else 0.38
-        spread = {
-            "xerr": bars(point.cost, point.cost_low, point.cost_high),
-            "yerr": bars(point.delta_m, point.delta_m_low, point.delta_m_high),
-        }
-        if joined or point.on_front:
-            look = {"fmt": "none", "ecolor": style["color"], "elinewidth": 0.7, "alpha": alpha * 0.55}
-            axes.errorbar(point.cost, point.delta_m, **spread, **look, zorder=3)
         size = 8 if style["marker"] == "*" else 5
         axes.plot(
             point.cost, point.delta_m, style["marker"], color=style["color"], markeredgewidth=0, markersize=size, alpha=alpha, zorder=4
@@ -190,7 +214,13 @@ def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.Dat
     if numbers["delta_m_low"].notna().any():
         handles.append(
             Line2D(
-                [], [], color="0.3", marker="|", linestyle="none", markersize=7, label="bars: 95 % interval over seeds, cut at the frame"
+                [],
+                [],
+                color="0.3",
+                marker="|",
+                linestyle="none",
+                markersize=7,
+                label=f"lines: 95 % interval over {seeds_note(numbers['n'])}; arrow: it goes on",
             )
         )
     if published is not None:
@@ -199,14 +229,34 @@ def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.Dat
     return handles
 
 
-def _label_points(figure: Figure, pairs: list, styles: Mapping[str, dict], published: pd.DataFrame | None) -> None:
-    """Name each family at its point of the highest cost, and write the dial's value beside the others."""
+def _family_handles(numbers: pd.DataFrame, styles: Mapping[str, dict]) -> list[Line2D]:
+    """Return a legend entry a family, none where they are too many for a legend and the points bear names."""
+    families = list(dict.fromkeys(numbers["family"]))
+    if len(styles) > FAMILIES_AT_MOST:
+        return []
+    looks = [{"color": styles[family]["color"], "marker": styles[family]["marker"]} for family in families]
+    return [
+        Line2D([], [], linestyle="none", markeredgewidth=0, markersize=5, label=family, **look)
+        for family, look in zip(families, looks, strict=True)
+    ]
+
+
+def _label_points(
+    figure: Figure,
+    pairs: list,
+    styles: Mapping[str, dict],
+    published: pd.DataFrame | None,
+    *,
+    names: bool = True,
+    most: int = FRONT_LABELS,
+) -> None:
+    """Name each family at its point of the highest cost, and write the dial's value beside the others; without names the values alone."""
     limits = [axes.get_ylim() for axes, _ in pairs]
     figure.canvas.draw()  # the layout must be final
     figure.set_layout_engine("none")
     for (axes, numbers), limit in zip(pairs, limits, strict=True):
         axes.set_ylim(limit)
-        shown = point_labels(numbers)
+        shown = point_labels(numbers, names=names, most=most)
         shown["color"] = [styles[family]["color"] for family in shown["family"]]
         if published is not None:
             shown = pd.concat([shown, published.assign(text=published["label"], color="#595959")], ignore_index=True)
@@ -215,10 +265,19 @@ def _label_points(figure: Figure, pairs: list, styles: Mapping[str, dict], publi
         )
 
 
-def point_labels(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Return the points that get a label, with its `text`: the row's label once a family, else the value of the dial."""
-    shown = numbers[numbers["on_front"]].copy() if len(numbers) > LABELS_AT_MOST else numbers.copy()
-    shown = shown.iloc[np.argsort(-shown["delta_m"].to_numpy(), kind="stable")[:LABELS_AT_MOST]].sort_index()
+def point_labels(numbers: pd.DataFrame, *, names: bool = True, most: int = FRONT_LABELS) -> pd.DataFrame:
+    """Return the points that get a label, with its `text`: the row's label once a family, else the value of the dial.
+
+    Without names, points of a family that was swept bear the value of its dial, the others nothing. Of many points, `most` of the front's.
+    """
+    if not names:
+        swept = numbers.groupby("family")["dial_value"].transform("nunique") > 1
+        shown = numbers[swept & (numbers["on_front"] | (len(numbers) <= LABELS_AT_MOST))].copy()
+        return shown.assign(text=[f"{value:g}" for value in shown["dial_value"]])
+    shown = numbers.copy()
+    if len(numbers) > LABELS_AT_MOST:  # of a long front, points all along it
+        front = numbers[numbers["on_front"]].sort_values("cost", kind="stable")
+        shown = front.iloc[np.unique(np.linspace(0, len(front) - 1, min(most, len(front))).round().astype(int))].sort_index()
     named = set(shown.groupby("family")["cost"].idxmax())
     alone = shown["dial_value"].isna() | shown.index.isin(named)
     shown["text"] = [row.label if whole else f"{row.dial_value:g}" for row, whole in zip(shown.itertuples(), alone, strict=True)]

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bench.report.stats import metric_column
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, keep_in_view, new_figure
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, keep_in_view, new_figure, seeds_note
 from bench.tasks import TASKS
 
 FAMILIES_AT_MOST = 10
@@ -57,7 +57,7 @@ def draw_rank_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
                 axes.set_xlabel(dial.replace("_", " "))
                 if line == 0:
                     axes.set_title(panel_title(panel))
-        figure.suptitle(f"{title}; bands: 95 % interval over seeds, cut at the frame", fontsize=8)
+        figure.suptitle(f"{title}; bands: 95 % interval over {seeds_note(numbers['n'])}, cut at the frame", fontsize=8)
         handles = _curve_handles(numbers, styles)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     return figure
@@ -92,7 +92,9 @@ def _draw_curves(axes: Axes, own: pd.DataFrame, styles: Mapping[str, dict]) -> N
         )
         if own["family"].nunique() <= FAMILIES_AT_MOST:
             low, high = (points[end].astype(float) for end in ("low", "high"))
-            axes.fill_between(at, low, high, color=style["color"], alpha=0.14, linewidth=0, zorder=0.5)
+            axes.fill_between(at, low, high, color=style["color"], alpha=0.09, linewidth=0, zorder=0.5)
+            for end in (low, high):  # edges tell bands apart where they lie over each other
+                axes.plot(at, end, color=style["color"], linewidth=0.5, alpha=0.6, linestyle=style["linestyle"], zorder=0.6, scaley=False)
     ticks = sorted(own["dial_value"].astype(float).unique())
     if ticks and ticks[0] > 0:
         axes.set_xscale("log", base=2)
@@ -100,7 +102,7 @@ def _draw_curves(axes: Axes, own: pd.DataFrame, styles: Mapping[str, dict]) -> N
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.15)
-    drawn = [float(value) for line in axes.lines for value in np.atleast_1d(line.get_ydata())]
+    drawn = [float(value) for line in axes.lines if line.get_zorder() >= 1 for value in np.atleast_1d(line.get_ydata())]
     keep_in_view(axes, drawn, "y", spans=1.0)
     by_value = own.groupby("dial_value")["trainable_params"].mean()
     if len(by_value) > 1 and by_value.iloc[0] > by_value.iloc[-1]:

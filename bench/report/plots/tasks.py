@@ -15,8 +15,9 @@ import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from bench.report.intervals import half_width
 from bench.report.stats import metric_column
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, keep_in_view, new_figure
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, draw_intervals, keep_in_view, new_figure, seeds_note
 from bench.tasks import TASKS
 
 ROWS_AT_MOST = 40
@@ -69,7 +70,7 @@ def _change(row: pd.Series, counterpart: pd.Series, task: str) -> dict | None:
     if pd.isna(mean) or pd.isna(base) or base == 0:
         return None
     change = 100 * (1 if TASKS[task].higher_is_better else -1) * (mean - base) / base
-    half = [(part[f"{quantity}_high"] - part[f"{quantity}_low"]) / 2 for part in (row, counterpart)]
+    half = [half_width(part[f"{quantity}_std"], part[f"{quantity}_n"]) for part in (row, counterpart)]
     width = 100 * np.hypot(*half) / abs(base)
     names = {"label": row["label"], "family": row["family"], "kind": row["kind"], "task": task, "against": counterpart["label"]}
     return names | {"change": change, "low": change - width, "high": change + width}
@@ -110,23 +111,31 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
             colors = [styles[family]["color"] if isinstance(family, str) else "white" for family in own["family"]]
             at = np.arange(len(labels))
             axes.barh(at, own["change"].fillna(0), color=colors, height=0.72, alpha=0.85)
-            known = own["low"].notna().to_numpy()
-            error = np.abs(own[["low", "high"]].to_numpy(dtype=float).T - own["change"].to_numpy(dtype=float))[:, known]
-            axes.errorbar(own["change"][known], at[known], xerr=error, fmt="none", ecolor="0.2", elinewidth=0.6, capsize=1.2)
             for place in at[own["change"].isna().to_numpy()]:
                 axes.text(0, place, " no value", va="center", fontsize=6, color="0.4")
             axes.axvline(0, color="0.2", linewidth=0.7)
+            axes.set_xlim(*(_room(own) if own["change"].notna().any() else (-1, 1)))
             keep_in_view(axes, [0.0, *own["change"].dropna()], "x", spans=0.75)
+            lines = zip(at, own["low"].astype(float), own["high"].astype(float), [{"color": "0.25", "alpha": 0.8}] * len(at), strict=True)
+            draw_intervals(axes, lines, "x")
             axes.set(title=f"{TASKS[task].title}\n{TASKS[task].metric_title}", xlabel="change (%)")
             axes.grid(axis="y", visible=False)
         grid[0].set_yticks(np.arange(len(labels)), labels, fontsize=6.5)
         grid[0].set_ylim(len(labels) - 0.4, -0.6)
         note = selection_note(len(labels), len(present))
         figure.suptitle(
-            f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: 95 % interval, cut at the frame{note}",
+            f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: 95 % interval over "
+            f"{seeds_note(rows['seeds_complete'][rows['seeds_complete'] > 0])}, arrow: it goes on{note}",
             fontsize=8,
         )
     return figure
+
+
+def _room(own: pd.DataFrame) -> tuple[float, float]:
+    """Return limits that hold bars and intervals, with a margin."""
+    ends = own[["change", "low", "high"]].to_numpy(dtype=float)
+    low, high = min(np.nanmin(ends), 0.0), max(np.nanmax(ends), 0.0)
+    return low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9
 
 
 def draw_interference(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) -> Figure:

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, present_families
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, log_axis, present_families
 from bench.tasks import TASKS
 
 _PANEL_HEIGHT_INCHES = 1.9
@@ -78,7 +78,9 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
             common |= {"style": "family", "style_order": families, "dashes": [_DASHES[styles[family]["linestyle"]] for family in families]}
             common |= {"units": "run_id", "estimator": None} if singly else {"estimator": "mean", "errorbar": ("pi", 100), "n_boot": 0}
             seaborn.lineplot(own, **common, legend=i == 0, linewidth=0.8, alpha=0.75)
-            axes.set(title=TASKS[task].title, xlabel="Epoch", ylabel="Training loss" if i == 0 else "")
+            axes.set(title=TASKS[task].title, xlabel="Epoch", ylabel="Training loss, log" if i == 0 else "")
+            if own["loss"].min() > 0:
+                log_axis(axes, own["loss"], "y")  # else the first epoch's fall flattens what follows
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
             if i == 0:
                 handles, labels = axes.get_legend_handles_labels()

@@ -41,7 +41,7 @@ function trialTable(row) {
     make("td", {text: trial.status === "ok" ? "ok" : `${trial.status}: ${trial.reason}`}),
     ...tasks.map((task) => make("td", {cls: "number", text: trial.tasks.includes(task) ? shownNumber(trial.metrics[task]) : ""})),
     make("td", {cls: "number", text: shownNumber(trial.minutes)})));
-  const absent = row.absent.map((id) => make("tr", {}, make("td", {text: ""}), make("td", {}, make("code", {text: id})), make("td", {text: "not run"})));
+  const absent = row.absent.map(([id, why]) => make("tr", {}, make("td", {text: ""}), make("td", {}, make("code", {text: id})), make("td", {text: why})));
   return make("div", {cls: "scroll", tabindex: "0"}, make("table", {cls: "trials"}, make("thead", {}, head), make("tbody", {}, ...lines, ...absent)));
 }
 

@@ -20,14 +20,15 @@ function drawPanels() {
   const task = page.panels.tasks[document.querySelector("#panels-task").value], place = Number(document.querySelector("#panels-image").value);
   const grid = document.querySelector("#panels-grid"), picture = (src, alt) => make("img", {src, alt});
   const card = (title, note, ...images) => make("figure", {}, make("figcaption", {}, make("b", {text: title}), make("br"), note), ...images);
+  const labelled = task.rows.some((row) => row.errors[place] !== null), none = () => make("p", {text: "no label", cls: "no-label"});
   grid.replaceChildren(
-    card("Image and ground truth", `image ${task.ids[place]}`, picture(task.images[place], "image"), picture(task.truth[place], "ground truth")),
-    ...task.rows.map((row) => card(row.label, row.errors[place] === null ? "nothing labelled" : `${row.errors[place]}${task.unit}`,
-      picture(row.prediction[place], `prediction of ${row.run_id}`), picture(row.error[place], "error map"))),
+    card("Image and ground truth", `image ${task.ids[place]}`, picture(task.images[place], "image"), labelled ? picture(task.truth[place], "ground truth") : none()),
+    ...task.rows.map((row) => card(row.label, row.errors[place] === null ? "no label, no error" : `${row.errors[place]}${task.unit}`,
+      picture(row.prediction[place], `prediction of ${row.run_id}`), labelled ? picture(row.error[place], "error map") : none())),
   );
   const left = page.panels.left_out.length ? ` Left out for the size of the page: ${page.panels.left_out.join(", ")}; figures beside the page show them.` : "";
   document.querySelector("#panels-note").textContent =
-    `Prediction over error map (${task.reading}; bluish grey: not labelled). The images lie evenly in the validation split and were fixed before training; each row shows its lowest seed. Errors are of this image, thinned to at most 224 pixels a side.${left}`;
+    `Prediction over error map (${task.reading}; bluish grey: not labelled). The images lie in equal parts of the validation split and were chosen by their labels before training; each row shows its lowest seed. Errors are of this image, thinned to at most 224 pixels a side.${left}`;
 }
 
 function startPanels() {
@@ -58,6 +59,11 @@ async function start() {
   }
   document.documentElement.dataset.state = "ready";
 }
+
+/** Paper has no clicks: what is folded is printed open, and folded again afterwards. */
+const folded = [];
+window.addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((part) => { folded.push(part); part.open = true; }));
+window.addEventListener("afterprint", () => folded.splice(0).forEach((part) => { part.open = false; }));
 
 start().catch((error) => {
   const problem = document.querySelector("#problem");

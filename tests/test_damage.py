@@ -1,0 +1,124 @@
+"""Damaged files of a suite: every one is named, counts as missing and does not stop the report of the rest."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_panels import add_panels
+from made_records import MadeSuite, demo_like_suite
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.record import RecordError, write_record
+from bench.report import make_report
+from bench.report.loading import load_results
+from bench.status import suite_status
+
+
+def _truncated(path: Path) -> str:
+    path.write_text(path.read_text()[:-200])
+    return "cut short or garbled"
+
+
+def _changed(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def _of_wrong_type(path: Path) -> str:
+    _changed(path, seed="zero")
+    return "field 'seed' is 'zero', allowed: int"
+
+
+def _with_nan(path: Path) -> str:
+    path.write_text(path.read_text().replace('"miou": ', '"miou": NaN, "was": ', 1))
+    return "NaN is no JSON"
+
+
+def _of_unknown_schema(path: Path) -> str:
+    _changed(path, schema_version=99)
+    return "schema_version is 99"
+
+
+def _of_another_cell(path: Path) -> str:
+    _changed(path, cell_id="elsewhere")
+    return "cell_id elsewhere"
+
+
+DAMAGES = (_truncated, _of_wrong_type, _with_nan, _of_unknown_schema, _of_another_cell)
+
+
+@pytest.fixture(scope="module")
+def suite() -> MadeSuite:
+    return demo_like_suite(seeds=(0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def broken(suite: MadeSuite, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A suite of which five records, the arrays of a sixth and the pictures of a seventh are damaged; why, by file."""
+    directory = tmp_path_factory.mktemp("broken") / "made"
+    add_panels(suite.records, directory / "records")
+    suite.write(directory)
+    multi = [record["run_id"] for record in suite.records if len(record["tasks"]) > 1]
+    expected = {}
+    for damage, run_id in zip(DAMAGES, multi[3::3], strict=False):
+        expected[f"records/{run_id}.json"] = damage(directory / "records" / f"{run_id}.json")
+    sums = next(record for record in suite.records if record["run_id"] == multi[1])
+    write_record(directory / "records", sums, {"id": np.arange(2000)})
+    for run_id, name in ((multi[1], f"{multi[1]}.npz"), (multi[2], f"{multi[2]}.panels.npz")):
+        path = directory / "records" / name
+        path.write_bytes(path.read_bytes()[:-30])
+        expected[f"records/{name}"] = "cut short or garbled"
+        assert run_id
+    return directory, expected
+
+
+@pytest.fixture(scope="module")
+def report(broken: tuple[Path, dict[str, str]]) -> str:
+    """What the command printed."""
+    outcome = CliRunner().invoke(app, ["report", "made", "--results", str(broken[0].parent)])
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def test_every_damaged_file_is_named_with_its_reason(broken: tuple[Path, dict[str, str]], report: str):
+    notes = [line for line in (broken[0] / "table.md").read_text().splitlines() if line.startswith("- Damaged")]
+    assert len(notes) == len(broken[1])
+    for name, why in broken[1].items():
+        assert any(name.rpartition("/")[2] in note and why in note for note in notes)
+        assert name.rpartition("/")[2] in report
+
+
+def test_damaged_records_count_as_missing_and_the_title_says_so(suite: MadeSuite, broken: tuple[Path, dict[str, str]], report: str):
+    planned = sum(len(row["run_ids"]) for row in suite.rows)
+    table = (broken[0] / "table.md").read_text()
+    assert table.splitlines()[0].endswith(f"[incomplete: {planned - len(DAMAGES)} of {planned} trials]")
+    assert "Trials not run yet" not in table
+    assert "Damaged record" in (broken[0] / "report.html").read_text()
+
+
+def test_records_that_are_whole_give_the_same_numbers(suite: MadeSuite, broken: tuple[Path, dict[str, str]]):
+    lost = {Path(name).stem for name in broken[1] if name.endswith(".json")}
+    found = {record["run_id"]: record["metrics"] for record in load_results(broken[0]).records}
+    assert found == {record["run_id"]: record["metrics"] for record in suite.records if record["run_id"] not in lost}
+
+
+def test_strict_refuses_and_status_counts_the_damage(broken: tuple[Path, dict[str, str]]):
+    with pytest.raises(RecordError, match="damaged: records/"):
+        make_report(broken[0], strict=True)
+    counted = " ".join(row["not_ok"] for row in suite_status(broken[0]))
+    assert counted.count("damaged") == len(DAMAGES) - 1  # one is sound, but of another cell
+
+
+def test_claims_name_the_damage_and_go_on(broken: tuple[Path, dict[str, str]]):
+    outcome = CliRunner().invoke(app, ["claims", "made", "--results", str(broken[0].parent), "--json"])
+    assert set(json.loads(outcome.output)["damaged"]) == set(broken[1])
+
+
+def test_a_damaged_outcome_of_a_tune_is_named(suite: MadeSuite, tmp_path: Path):
+    directory = suite.write(tmp_path / "made")
+    for content, why in (("[", "cut short or garbled"), ("{}", "`rows` or `budget` is missing")):
+        (directory / "tuning.json").write_text(content)
+        results = load_results(directory)
+        assert results.tuning is None
+        assert why in results.damaged["tuning.json"]
