@@ -244,6 +244,15 @@ def test_an_allocation_beyond_the_limit_fails_and_leaves_the_nursery_alone(tmp_p
         nursery.close()
 
 
+def test_what_a_child_reports_before_its_process_id_is_known_is_not_lost(tmp_path: Path):
+    nursery = Nursery("late_nursery")
+    try:
+        nursery.start("tell", {}, log=tmp_path / "log", environment={})
+        assert list(nursery.events(60)) == [{"epoch": 1}, {"exit": 0}]
+    finally:
+        nursery.close()
+
+
 def mounted(place: Path, *options: str) -> None:
     """Mount or remount a small file system in memory; skips the test where that is not allowed."""
     command = ["mount", "-t", "tmpfs", "-o", ",".join(("size=256k", *options)), "tmpfs", str(place)]

@@ -71,10 +71,12 @@ class Nursery:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise NurseryError("the process that starts trials is gone") from None
+        early = b""  # what a quick child reports before a nursery without a core has told its process id
         for event in self.events(READY_SECONDS):
             if "pid" in event:
-                self.running = event["pid"]
+                self.running, self.buffer = event["pid"], early + self.buffer
                 return self.running
+            early += json.dumps(event).encode() + b"\n"
         raise NurseryError("the process that starts trials is gone, or does not answer")
 
     def events(self, seconds: float | None, silence: float | None = None) -> Iterator[dict[str, Any]]:
