@@ -104,9 +104,10 @@ def _dead(row: Row) -> dict[str, Any]:
 def dead_parameters(trial: TrialConfig) -> dict[str, int]:
     """Find the parameters that are trainable and get no gradient from a loss in which every output counts.
 
-    Looks at a small image, because the size does not decide which parameters are read. Every trainable parameter is moved away from its
-    start first, so that zeros there hide none. A tensor is dead where its gradient is none or zero. So are entries of a vector whose
-    gradient cancels to the rounding of float64, as that of a key's bias does: softmax does not feel what is added to all scores of a query.
+    Looks at a small image, because the size does not decide which parameters are read. Every parameter, frozen ones too, is moved away
+    from its start first, so that zeros there hide none: timm starts SwinV2's norms at zero, behind which nothing gets a gradient. A tensor
+    is dead where its gradient is none or zero. So are entries of a vector whose gradient cancels to the rounding of float64, as that of a
+    key's bias does: softmax does not feel what is added to all scores of a query.
 
     Returns:
         Dotted name within the model, and how many entries are dead.
@@ -120,8 +121,7 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
         model = build_model(small, backbone=_untrained(small, "cpu")).double().eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(torch.empty_like(parameter).uniform_(-0.02, 0.02))
+                parameter.add_(torch.empty_like(parameter).uniform_(-0.02, 0.02))
         outputs = model(torch.randn(1, 3, PROBE_IMAGE_SIZE, PROBE_IMAGE_SIZE, dtype=torch.float64))
         sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()
     torch.set_num_threads(threads)

@@ -68,6 +68,13 @@ def test_the_dead_parameters_of_mtlora_are_found():
         assert all(name.startswith("backbone.swin.layers.3.blocks.1.mlp.fc2.lora_") for name in dead)
 
 
+def test_norms_that_start_at_zero_and_stay_frozen_make_nothing_behind_them_dead():
+    """timm starts SwinV2's post-norms at zero; a pretrained one has others, and LoRA behind them trains."""
+    suite = load("table1", backbone="swinv2_tiny_window8_256", image_size=256)
+    row = next(row for row in suite.rows if row.label == "LoRA (r=4, per task)" or row.trials[0].method_name == "lora")
+    assert dead_parameters(row.trials[0]) == {}
+
+
 def test_only_the_bias_of_keys_is_dead_where_every_output_reads_every_parameter():
     demo = {row.label: row.trials[0] for row in load("demo").rows}
     for label in ("LoRA (r=4)", "Adapter (ρ=8)"):
