@@ -7,7 +7,7 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,24 @@ class FitState:
     best: dict[str, Any] | None = None
 
 
+class StepClock:
+    """Appends the seconds of each step to a list, but for the first `WARMUP_STEPS`."""
+
+    def __init__(self, device: torch.device, seconds: list[float]) -> None:
+        self.device, self.seconds, self.skip = device, seconds, WARMUP_STEPS
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Time the block, to the end of what it queued on a GPU."""
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        if self.skip == 0:
+            self.seconds.append(time.perf_counter() - started)
+        self.skip = max(self.skip - 1, 0)
+
+
 def fit(
     model: nn.Module,
     loader_of_epoch: Callable[..., Iterable[dict[str, Any]]],
@@ -86,22 +104,17 @@ def fit(
     optimizer = build_optimizer(model, peak_lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     state = load_checkpoint(checkpoint, identity, model, optimizer, scaler)
-    warmup_steps = WARMUP_STEPS
+    clock = StepClock(device, state.step_seconds)
     for epoch in range(state.epoch, recipe.epochs):
-        started, sums, lr = time.perf_counter(), {}, 0.0
+        started, sums = time.perf_counter(), {}
         model.train()
         for i, batch in enumerate(waited_for(loader_of_epoch(epoch=epoch), state)):
-            step_started = time.perf_counter()
-            lr = set_learning_rate(optimizer, epoch * steps_per_epoch + i, steps_per_epoch, recipe)
-            losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
-            beat()
+            with clock.step():
+                lr = set_learning_rate(optimizer, epoch * steps_per_epoch + i, steps_per_epoch, recipe)
+                losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
+                beat()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / steps_per_epoch
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if warmup_steps == 0:
-                state.step_seconds.append(time.perf_counter() - step_started)
-            warmup_steps = max(warmup_steps - 1, 0)
         line = {"epoch": epoch + 1, "loss": sums.pop("total"), "losses": sums, "lr": lr, "seconds": time.perf_counter() - started}
         state.history.append(line)
         state.epoch = epoch + 1
