@@ -192,6 +192,8 @@ class TrialConfig:
             raise ConfigError(f"method {self.method_name!r} takes a {METHODS[self.method_name].config.__name__}, got {self.method!r}")
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ConfigError(f"tasks must be one or more different tasks, got {self.tasks}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must lie in [0, 2^32), got {self.seed}")
         for task in self.tasks:
             require(f"tasks of {self.data.layout}", task, self.data.tasks)
         if self.data.held_out is None and (self.recipe.evaluate_every is not None or self.recipe.evaluate_on == "held_out"):

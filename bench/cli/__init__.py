@@ -47,5 +47,7 @@ def main() -> None:
     try:
         app()
     except (SuiteError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        system = isinstance(error, OSError) and error.strerror
+        said = f"{error.strerror}: {error.filename}. Check the path that was given" if system else error
+        Console(stderr=True).print(f"error: {said}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USAGE)

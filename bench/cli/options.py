@@ -106,7 +106,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise typer.BadParameter(f"--seeds takes whole numbers from 0 on, separated by commas, for instance 0,1,2; got {text!r}")
-    return tuple(dict.fromkeys(map(int, parts)))
+    seeds = tuple(map(int, parts))
+    if len(set(seeds)) < len(seeds):
+        raise typer.BadParameter(f"--seeds names a seed twice: {text}; name each once")
+    return seeds
 
 
 def slots_of(address: str | None, gpus: str | None, cpus: int | None, leave_out: bool) -> Any:
@@ -115,7 +118,7 @@ def slots_of(address: str | None, gpus: str | None, cpus: int | None, leave_out:
 
     try:
         share = gpus if gpus in (None, AUTO) else float(gpus)
-        fits = share in (None, AUTO) or 0 <= share <= 1 or share == int(share)
+        fits = share in (None, AUTO) or (share >= 0 and (share <= 1 or share == int(share)))
     except (ValueError, OverflowError):
         fits = False
     if not fits:
