@@ -45,6 +45,10 @@ class BackboneConfig:
     weights: str = "timm"
     drop_path: float = 0.2
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_path < 1:
+            raise ConfigError(f"backbone.drop_path must lie in [0, 1), got {self.drop_path}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutConfig:
@@ -153,6 +157,9 @@ class RecipeConfig:
         for name in ("epochs", "batch_size", "image_size", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("peak_lr", "warmup_lr", "min_lr", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"recipe.{name} must be a finite number of at least 0, got {getattr(self, name)}")
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ConfigError(f"recipe.warmup_epochs must lie in [0, epochs = {self.epochs}], got {self.warmup_epochs}")
 
@@ -190,6 +197,8 @@ class TrialConfig:
         if self.data.held_out is None and (self.recipe.evaluate_every is not None or self.recipe.evaluate_on == "held_out"):
             raise ConfigError("recipe.evaluate_every and evaluate_on 'held_out' need held-out images: give data.held_out")
         require("decoder", self.decoder, DECODERS)
+        if len(self.decoder_channels) != 4 or min(self.decoder_channels) < 1:
+            raise ConfigError(f"decoder_channels needs 4 values of at least 1, one a feature map; got {self.decoder_channels}")
         if self.decoder == "aspp" and self.recipe.batch_size < 2:
             raise ConfigError("decoder 'aspp' normalises pooled 1x1 maps over the batch: recipe.batch_size must be at least 2")
 
@@ -211,7 +220,7 @@ class TrialConfig:
             raise ConfigError(f"configuration: method must be an object with a name, for instance {{'name': 'lora'}}; got {method!r}")
         name = method.get("name")
         require("method.name", name, METHODS)
-        dials = parse(METHODS[name].config, {key: value for key, value in method.items() if key != "name"}, "method.")
+        dials = method_config(name, {key: value for key, value in method.items() if key != "name"})
         return parse(cls, plain | {"method_name": name, "method": dials})
 
     @property
@@ -231,6 +240,21 @@ class TrialConfig:
         dial = "" if self.method.dial is None else f"-{self.method.dial}{canonical(getattr(self.method, self.method.dial))}"
         tasks = "all" if set(self.tasks) == set(PASCAL_TASKS) else "+".join(self.tasks)
         return f"{self.method_name}{dial}-{tasks}-s{self.seed}-{digest(self.to_dict(), 8)}"
+
+
+def method_config(name: str, dials: dict[str, Any]) -> MethodConfig:
+    """Build the configuration of a registered method from plain types; a dict of a task's values will do for pairs.
+
+    Raises:
+        ConfigError: Unknown dial (a near name is suggested), wrong type, or a value that the method refuses.
+    """
+    pairs = {key: tuple(value.items()) if isinstance(value, dict) else value for key, value in dials.items()}
+    try:
+        return parse(METHODS[name].config, pairs, "method.")
+    except SuiteError:
+        raise
+    except ValueError as error:  # methods know nothing of bench, hence of its errors
+        raise ConfigError(f"method {name}: {error}") from error
 
 
 def parse(cls: type, plain: dict[str, Any], where: str = "") -> Any:

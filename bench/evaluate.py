@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
+from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig, method_config
 from bench.data.feed import Feed
 from bench.data.feed_modes import EVALUATION_BATCH
 from bench.data.pascal_context import fingerprint
@@ -36,7 +36,7 @@ def load_released(weights: Path, *, backbone: str, image_size: int, **dials: Any
     known = {name: value for name, value in dials.items() if name in fields} | released.dials
     trial = TrialConfig(
         method_name=released.method,
-        method=METHODS[released.method].config(**known),
+        method=method_config(released.method, known),
         tasks=released.tasks,
         data=DataConfig(source="pascal_context", fingerprint="none"),
         backbone=BackboneConfig(name=backbone, weights="scratch", drop_path=0.0),

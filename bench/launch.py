@@ -91,7 +91,7 @@ def launch_suite(
         to_do = missing(chosen, suite_dir, **rules) if accuracy else []
         to_profile = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
         prepare_weights(to_do or to_profile, weights_file)
-        cache_dir = (cache_dir or suite_dir.parent / CACHE_FOLDER).resolve()
+        node_copies, cache_dir = cache_dir is None, (cache_dir or suite_dir.parent / CACHE_FOLDER).resolve()
         prepare_trials(to_do or to_profile, cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
         counts = (
@@ -104,6 +104,7 @@ def launch_suite(
             data_root=None if data_root is None else data_root.resolve(),
             weights_file=None if weights_file is None else weights_file.resolve(),
             cache_dir=cache_dir,
+            node_copies=node_copies,
             loader_workers=default_workers() if workers is None else workers,
             trackers=trackers,
             executor=executor,

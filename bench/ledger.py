@@ -121,9 +121,10 @@ class Dead:
 def dead_parameters(trial: TrialConfig) -> dict[str, Dead]:
     """Find the parameters that are trainable and get no gradient from a loss in which every output counts.
 
-    Looks at a small image, because the size does not decide which parameters are read. Every trainable parameter is moved away from its
-    start first, so that zeros there hide none. A tensor is dead where its gradient is none or zero. So are entries of a vector whose
-    gradient cancels to the rounding of float64, as that of a key's bias does: softmax does not feel what is added to all scores of a query.
+    Looks at a small image, because the size does not decide which parameters are read. Every parameter, frozen ones too, is moved away
+    from its start first, so that zeros there hide none: timm starts SwinV2's norms at zero, behind which nothing gets a gradient. A tensor
+    is dead where its gradient is none or zero. So are entries of a vector whose gradient cancels to the rounding of float64, as that of a
+    key's bias does: softmax does not feel what is added to all scores of a query.
 
     Returns:
         By the dotted name within the model, what is dead.
@@ -135,12 +136,13 @@ def dead_parameters(trial: TrialConfig) -> dict[str, Dead]:
     torch.set_num_threads(1)  # the work is too small for more
     with torch.random.fork_rng(devices=[]):
         model = build_model(small, backbone=_untrained(small, "cpu")).double().eval()
-        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        found = {name: Dead(parameter.numel(), "") for name, parameter in trained.items()}  # until a gradient arrives
-        for name, parameter in trained.items():
+        found: dict[str, Dead] = {}
+        for name, parameter in model.named_parameters():
             with torch.no_grad():
                 parameter.add_(torch.empty_like(parameter).uniform_(-0.02, 0.02))
-            parameter.register_post_accumulate_grad_hook(partial(_look_and_forget, found, name))
+            if parameter.requires_grad:
+                found[name] = Dead(parameter.numel(), "")  # until a gradient arrives
+                parameter.register_post_accumulate_grad_hook(partial(_look_and_forget, found, name))
         outputs = model(torch.randn(1, 3, PROBE_IMAGE_SIZE, PROBE_IMAGE_SIZE, dtype=torch.float64))
         sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()
     torch.set_num_threads(threads)
@@ -197,8 +199,8 @@ def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
     Returns:
         `printed_millions` (text, as the table has it) and `half_printed_unit`; `published`, the count behind it, `published_kind`
         ("released code", to the unit, or "printed", rounded) and of which `published_decoders`; `difference`, ours minus published, both
-        without decoders; `difference_with_decoders`, null where theirs are other decoders or none; `agrees_with` (`_agreement`); and what
-        the published count includes, its evidence and a note.
+        without decoders, null where nothing else is counted and theirs are others; `difference_with_decoders`, null where theirs are
+        others or none; `agrees_with` (`_agreement`); and what the published count includes, its evidence and a note.
     """
     of_published = row.trials[0].backbone.name.startswith(PUBLISHED_BACKBONE)
     if row.label not in published.index or not of_published:
@@ -208,7 +210,8 @@ def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
     ledgers = [ledger(trial) for trial in _models(row)]
     total, ours = (sum(counts[key] for counts in ledgers) for key in ("trainable", "trainable_without_decoders"))
     printed, count, decoders = entry["printed_millions"], int(entry["count"]), int(entry["decoders"])
-    counted, difference = entry["precision"] == 1, ours - (count - decoders)
+    counted, same_decoders = entry["precision"] == 1, total - ours == decoders
+    difference = ours - (count - decoders) if same_decoders or count > decoders else None
     return {
         "printed_millions": printed or None,
         "half_printed_unit": half_printed_unit(printed) if printed else None,
@@ -216,7 +219,7 @@ def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
         "published_kind": "released code" if counted else "printed",
         "published_decoders": decoders,
         "difference": difference,
-        "difference_with_decoders": total - count if total - ours == decoders else None,
+        "difference_with_decoders": total - count if same_decoders else None,
         "agrees_with": _agreement(difference, printed, count if counted else None),
         "published_includes": entry["includes"],
         "evidence": entry["evidence"],
@@ -224,11 +227,13 @@ def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _agreement(difference: int, printed: str, counted: int | None) -> str:
+def _agreement(difference: int | None, printed: str, counted: int | None) -> str:
     """Say what our count equals, decoders aside: the released code's to the unit, the printed one to half a printed unit, or neither.
 
     A released count is the printed one's own convention, so that the two are compared as they are.
     """
+    if difference is None:
+        return "not comparable"
     code = counted is not None and difference == 0
     off = difference if counted is None else difference + counted - round(float(printed or 0) * 1e6)
     print_ = bool(printed) and abs(off) <= half_printed_unit(printed)

@@ -6,7 +6,7 @@ import errno
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def conclude(
     started: float,
     directory: Path,
     log: Path,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Do the work and write what came of it as a record.
 
@@ -40,6 +41,7 @@ def conclude(
         started: `time.time()` at the start of the trial.
         directory: Where the record goes.
         log: The trial's log, whose end goes into the record of a trial that does not end well.
+        earlier: Of the trial's earlier attempts `start`, `seconds`, `launch`, `slot` and `ended`.
 
     Returns:
         The record as it reads on disk.
@@ -67,7 +69,7 @@ def conclude(
     except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
         record |= failure(error)
     sys.stderr.flush()
-    record["timing"] |= {"end": iso(time.time()), "total_seconds": time.time() - started}
+    record["timing"] |= {"end": iso(time.time())} | total_seconds(earlier, time.time() - started)
     record |= {} if record["status"] == "ok" else {"log_tail": tail(log)}
     try:
         return read_record(write_record(directory, record, per_image))
@@ -90,6 +92,12 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(
         sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED", "out of memory")
     )
+
+
+def total_seconds(earlier: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return what a record's timing says of all attempts, from the earlier ones and the seconds of the last one."""
+    total = seconds + sum(attempt["seconds"] for attempt in earlier)
+    return {"attempt_seconds": seconds, "total_seconds": total, "earlier_attempts": [dict(attempt) for attempt in earlier]}
 
 
 def iso(seconds: float) -> str:

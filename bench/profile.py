@@ -6,6 +6,7 @@ and memory of a table row come from its profiles instead: one record of kind "pr
 
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from bench.config import TrialConfig, digest
 from bench.data.feed_modes import open_feeds
 from bench.data.layout import fingerprint
 from bench.data.roots import content_hash_of, data_root_of
+from bench.heartbeat import beat
 from bench.measure import cost
 from bench.model.multitask import MultiTaskModel, build_model
 from bench.outcome import conclude, iso
@@ -30,7 +32,9 @@ def profile_id(config: TrialConfig) -> str:
     return f"profile-{stem}-{digest({name: value for name, value in config.to_dict().items() if name != 'seed'}, 8)}"
 
 
-def run_profile(config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1) -> dict[str, Any]:
+def run_profile(
+    config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1, earlier: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Measure a trial's costs and write them as a record of kind "profile" to `profiles/`; arguments as of `bench.trial.run_trial`.
 
     Returns:
@@ -47,6 +51,7 @@ def run_profile(config: TrialConfig, launch: Launch, *, started: float, attempt:
         started=started,
         directory=launch.suite_dir / "profiles",
         log=launch.suite_dir / "logs" / f"{run_id}.log",
+        earlier=earlier,
     )
 
 
@@ -66,6 +71,7 @@ def profile(config: TrialConfig, launch: Launch, timing: dict[str, Any]) -> dict
         device=device,
         draws=launch.suite_dir.parent / "data",
         cache_dir=launch.cache_dir,
+        node_dir=launch.node_dir,
         share=0.0,  # nothing but the model and one batch on the device
     )
     train, val = feeds["train"], feeds["val"]
@@ -102,6 +108,7 @@ def time_steps(model: MultiTaskModel, batch: dict[str, Any], config: TrialConfig
     for _ in range(WARMUP_STEPS + STEPS):
         started = time.perf_counter()
         train_step(model, batch, recipe, optimizer, scaler)
+        beat()
         if batch["image"].is_cuda:
             torch.cuda.synchronize(batch["image"].device)
         seconds.append(time.perf_counter() - started)

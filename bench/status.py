@@ -62,7 +62,8 @@ def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what slots did with their time.
 
     A slot runs one trial after the other; its time goes from the start of its first to the end of its last, so that what passes between two
-    trials counts. A trial that no slot is known of (older records) is a slot for itself.
+    trials counts. So do the earlier attempts of a trial that died, of which training is what its last attempt went on from. A trial that no
+    slot is known of (older records) is a slot for itself.
 
     Returns:
         `slots`, `slot_seconds`, and the shares of it that were training, evaluation, and neither (`overhead_share`); `not_training_share`
@@ -74,9 +75,12 @@ def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         timing, launch = record["timing"], record.get("launch") or {}
         if not timing.get("total_seconds"):
             continue
-        start = datetime.datetime.fromisoformat(timing["trial_start"]).timestamp()
-        slot = (launch["id"], launch["slot"]) if launch.get("slot") else (record["run_id"],)
-        spans.setdefault(slot, []).append((start, start + timing["total_seconds"]))
+        last = {"start": timing["trial_start"], "seconds": timing.get("attempt_seconds", timing["total_seconds"])}
+        last |= {"launch": launch.get("id"), "slot": launch.get("slot")}
+        for number, attempt in enumerate([*timing.get("earlier_attempts", ()), last]):
+            slot = (attempt["launch"], attempt["slot"]) if attempt["slot"] else (record["run_id"], number)
+            start = datetime.datetime.fromisoformat(attempt["start"]).timestamp()
+            spans.setdefault(slot, []).append((start, start + attempt["seconds"]))
         training += timing.get("train_seconds") or 0.0
         evaluation += timing.get("evaluate_seconds") or 0.0
     seconds = sum(max(end for _, end in span) - min(start for start, _ in span) for span in spans.values())

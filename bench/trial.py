@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ class Launch:
         data_root: A PASCAL_MT directory; None for synthetic data, which lies under the results.
         weights_file: The file behind `weights = "sha256:..."`.
         cache_dir: Directory of the prepared caches; None decodes the files in every epoch.
+        node_copies: Whether the nodes of a cluster copy the caches to their own disks first.
         loader_workers: Threads that prepare batches; 0 prepares them in the trial's own.
         trackers: What watches the trial, see `bench.tracking`.
         executor, gpus_per_trial: Who runs the trial, and its share of GPUs, for the record: timings depend on them.
@@ -56,6 +57,7 @@ class Launch:
     data_root: Path | None = None
     weights_file: Path | None = None
     cache_dir: Path | None = None
+    node_copies: bool = False
     loader_workers: int = 0
     trackers: tuple[str, ...] = ()
     executor: str = "serial"
@@ -65,8 +67,21 @@ class Launch:
     slot: str | None = None
     git: dict[str, Any] | None = None
 
+    @property
+    def node_dir(self) -> Path | None:
+        """The directory of this node to which caches are copied; None leaves them where they are."""
+        return default_cache_dir() / "data" if self.node_copies else None
 
-def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1, on_epoch: Callable[[dict], None] = print) -> dict:
+
+def run_trial(
+    config: TrialConfig,
+    launch: Launch,
+    *,
+    started: float,
+    attempt: int = 1,
+    earlier: Sequence[Mapping[str, Any]] = (),
+    on_epoch: Callable[[dict], None] = print,
+) -> dict:
     """Run a trial to its record, and write it; a trial that fails becomes a record that says so.
 
     Args:
@@ -74,6 +89,7 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
         launch: Where it runs.
         started: `time.time()` at the start of the process or trial, before heavy imports.
         attempt: How often the trial has been started, this time included.
+        earlier: When its earlier attempts were, as of `bench.outcome.conclude`.
         on_epoch: Called with each epoch's line of the history.
 
     Returns:
@@ -97,6 +113,7 @@ def run_trial(config: TrialConfig, launch: Launch, *, started: float, attempt: i
         started=started,
         directory=launch.suite_dir / "records",
         log=launch.suite_dir / "logs" / f"{config.run_id}.log",
+        earlier=earlier,
     )
     checkpoint.unlink(missing_ok=True)
     tracking.end(record)
@@ -115,8 +132,10 @@ def measure(
         results=results,
         data_root=launch.data_root,
     )
-    where = {"cache_dir": launch.cache_dir, "workers": launch.loader_workers, "share": launch.gpus_per_trial or 1.0}
-    feeds = open_feeds(config, root, device=device, draws=results / "data", splits=config.splits, **where)
+    where = {"cache_dir": launch.cache_dir, "node_dir": launch.node_dir, "workers": launch.loader_workers}
+    feeds = open_feeds(
+        config, root, device=device, draws=results / "data", splits=config.splits, share=launch.gpus_per_trial or 1.0, **where
+    )
     train, held_out, val = (feeds.get(split) for split in ("train", "held_out", "val"))
     steps = steps_per_epoch(len(train.ids), recipe.batch_size)
     model = build_model(config, weights_file=local_weights(config, launch)).to(device)

@@ -11,9 +11,10 @@ Streams: activations are `(S * B, ...)`, stream-major in dim 0, with S = 1 (shar
 that belongs to one task carries that task's name as a component of its dotted name.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import ClassVar
 
 from torch import nn
@@ -89,6 +90,7 @@ class MethodConfig:
         for field in fields(self):
             if isinstance(getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+            require_number(field, getattr(self, field.name))
         require_choices("also_train", self.also_train, ALSO_TRAIN)
 
     def parameters(self, shape: Shape) -> int:
@@ -145,6 +147,16 @@ def require_layers(layers: Iterable[str]) -> None:
     require_choices("layers", layers, LAYERS)
     if not layers:
         raise ValueError(f"layers: name at least one of {', '.join(LAYERS)}")
+
+
+def require_number(field: Field, value: object) -> None:
+    """Raise ValueError when the value of an int, a float or the field `dropout` is of another type, not finite, or no probability."""
+    if field.type is int and type(value) is not int:
+        raise ValueError(f"{field.name} must be a whole number, got {value!r}")
+    if field.type is float and (type(value) not in (int, float) or not math.isfinite(value)):
+        raise ValueError(f"{field.name} must be a finite number, got {value!r}")
+    if field.name == "dropout" and not 0 <= value < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {value}")
 
 
 def require_at_least(field: str, value: float, minimum: float) -> None:

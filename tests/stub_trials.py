@@ -13,7 +13,9 @@ from pathlib import Path
 
 from made_records import made_record
 
+from bench.config import TrialConfig
 from bench.record import write_record
+from bench.storage import append_line
 
 
 def train(job: dict, report) -> None:
@@ -29,17 +31,48 @@ def train(job: dict, report) -> None:
         checkpoint.write_text(str(epoch))
         report({"epoch": epoch, "loss": 1.0 / epoch, "seconds": 0.01})
         if epoch == 2:
-            act(deed)
-    act(deed.removeprefix("late "))
-    value = int(hashlib.sha256(run_id.encode()).hexdigest()[:6], 16) / 1e5
+            act(deed, suite_dir)
+    act(deed.removeprefix("late "), suite_dir)
+    value = int(hashlib.sha256(run_id.encode()).hexdigest()[:6], 16) / 2**24 * 100
     record = made_record(run_id=run_id, values={"semseg": value}, seed=seed, cell_id="0" * 12)
     record |= {"attempt": job["attempt"], "launch": job["launch"], "history": [{"epoch": first, "losses": {}}]}
     write_record(suite_dir / "records", record)
     checkpoint.unlink()
 
 
-def act(deed: str) -> None:
+def read_caches(job: dict, report) -> None:
+    """Open weights and data as a trial on a cluster does; every file that is copied to the node is written down, with the node."""
+    import shutil
+
+    from bench.data import node_copy
+    from bench.data.cache import open_cache
+    from bench.data.feed_modes import request_of
+    from bench.model.node_cache import copied, default_cache_dir
+
+    suite_dir, node = Path(job["suite_dir"]), default_cache_dir().parent.name
+    places, copyfile, copy = json.loads((suite_dir / "places.json").read_text()), shutil.copyfile, node_copy.copy
+
+    def note(call):
+        def noted(source, target):
+            append_line(suite_dir / "copies", f"{node} {Path(source).name}")
+            return call(source, target)
+
+        return noted
+
+    shutil.copyfile, node_copy.copy = note(copyfile), note(copy)
+    copied(Path(places["weights"]), places["digest"], default_cache_dir())
+    request = request_of(TrialConfig.from_dict(job["config"]).data, Path(places["data"]), "train")
+    store = open_cache(request, ("semseg",), node_copy.nearest(request, Path(places["cache"]), own := default_cache_dir() / "data", print))
+    assert (store.directory.parent, store.built) == (own.resolve(), False)
+    append_line(suite_dir / "opened", node)
+    train(job, report)
+
+
+def act(deed: str, suite_dir: Path) -> None:
     """Do what the script says."""
+    if deed.startswith("wait on ") and Path(os.environ["TMPDIR"]).name == deed.removeprefix("wait on "):
+        append_line(suite_dir / "waiting", deed)
+        time.sleep(10_000)
     if deed == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "raise":

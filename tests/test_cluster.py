@@ -1,29 +1,51 @@
 """Three raylets on this machine: trials of a node that dies move and resume; a node that is not fit is named before the start."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from test_supervise import HERE, jobs_of, wait_for
+from test_supervise import BASE, HERE, jobs_of, wait_for
 
+from bench.data.cache import open_cache
+from bench.data.cache_index import read_index
+from bench.data.feed_modes import request_of
+from bench.data.roots import ensure_synthetic
+from bench.model.node_cache import sha256
 from bench.progress import Board
 from bench.record import load_records
 from bench.sweep import on_ray, preflight
-from bench.sweep.interrupt import Interrupt
+from bench.sweep.interrupt import Interrupt, descendants
 from bench.sweep.room import RoomError
 
 
-def kill_a_node_soon(suite_dir: Path, cluster, nodes: list) -> None:
-    """Remove, as a crash would, the node that runs the first trial which has finished an epoch."""
+def assert_each_node_reads_once(suite_dir: Path, connection) -> None:
+    """Run six trials on two nodes: each node copies weights and data cache once, whichever of its trials comes first."""
+    data, cache, weights = BASE.data, suite_dir / "cache", suite_dir / "weights.pth"
+    root, _ = ensure_synthetic(suite_dir.parent, data.synthetic)
+    open_cache(request_of(data, root, "train"), BASE.tasks, cache)
+    weights.write_bytes(b"weights")
+    places = {"data": str(root), "cache": str(cache), "weights": str(weights), "digest": sha256(weights)}
+    (suite_dir / "places.json").write_text(json.dumps(places))
+    jobs = [job | {"entry": "stub_trials:read_caches"} for job in jobs_of(suite_dir, range(6))]
+    with Board({job["run_id"]: ("stubs", job["epochs"]) for job in jobs}, quiet=True) as board, Interrupt(print) as interrupt:
+        on_ray.run_ray(jobs, connection, board, interrupt, suite_dir)
+    opened, copies = ((suite_dir / name).read_text().splitlines() for name in ("opened", "copies"))
+    assert len(opened) == 6
+    assert set(opened) == {"a", "b"}
+    name = read_index(request_of(data, root, "train").place(cache)).directory
+    assert sorted(copies) == sorted(f"{node} {file}" for node in "ab" for file in (weights.name, name))
+
+
+def kill_the_first_node_amid_a_trial(suite_dir: Path, cluster, nodes: list) -> None:
+    """Remove, as a crash would, the node `a` once a trial on it has written a checkpoint, behind which it waits."""
 
     def kill() -> None:
-        wait_for(lambda: any("epoch 1" in path.read_text() for path in (suite_dir / "checkpoints").glob("*.attempts")))
-        time.sleep(0.2)
+        wait_for((suite_dir / "waiting").exists)
         cluster.remove_node(nodes[0], allow_graceful=False)
 
     threading.Thread(target=kill, daemon=True).start()
@@ -34,11 +56,15 @@ def test_trials_of_a_dead_node_move_and_resume_and_a_broken_node_is_named_before
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    monkeypatch.setenv("STUB_SECONDS", "0.5")
+    seeds = range(10, 18)
+    monkeypatch.setenv("STUB", json.dumps({str(seed): ["wait on a", "end"] for seed in seeds}))
     monkeypatch.setenv("RAY_worker_niceness", "0")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20})
     try:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
+        disks = [tmp_path / "a", tmp_path / "b"]  # each node's own
+        for disk in disks:
+            disk.mkdir()
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars={"TMPDIR": str(disk)}) for disk in disks]
         broken = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars={"PYTHONPATH": f"{HERE}:{HERE / 'broken_node'}"})
         suite_dir = tmp_path / "stub"
         suite_dir.mkdir()
@@ -49,20 +75,20 @@ def test_trials_of_a_dead_node_move_and_resume_and_a_broken_node_is_named_before
             (said,) = on_ray.check_nodes(connection, expected, gpus=0, leave_out=True)
             assert broken.node_id[:8] in said
             preflight.forget(expected)
-            jobs = jobs_of(suite_dir, range(8))
+            jobs = jobs_of(suite_dir, seeds)
             with pytest.raises(RoomError, match=r"asks for 7 CPUs, 0 GPUs .* 1 CPUs, 0 GPUs"):
                 on_ray.require_fitting([jobs[0] | {"cpus": 7}], connection)
             with Board({job["run_id"]: ("stubs", job["epochs"]) for job in jobs}, quiet=True) as board, Interrupt(print) as interrupt:
-                kill_a_node_soon(suite_dir, cluster, nodes)
+                assert_each_node_reads_once(suite_dir.parent / "cached", connection)
+                kill_the_first_node_amid_a_trial(suite_dir, cluster, nodes)
                 on_ray.run_ray(jobs, connection, board, interrupt, suite_dir)
     finally:
         cluster.shutdown()
     records = load_records(suite_dir / "records")
     assert {record["status"] for record in records} == {"ok"}
     assert len(records) == 8
-    moved = [record for record in records if record["attempt"] > 1]
-    assert moved
-    assert all(record["history"][0]["epoch"] >= 1 for record in moved)  # resumed from its own last epoch
+    (moved,) = (record for record in records if record["attempt"] > 1)  # a node has room for one
+    assert moved["history"][0]["epoch"] == 2  # resumed from its own last epoch
     assert board.rows["stubs"].done == 8
 
 
@@ -79,18 +105,6 @@ def listening_addresses(pids: set[int]) -> set[str]:
             local, state, inode = (line.split()[i] for i in (1, 3, 9))
             found |= {local.partition(":")[0]} if state == "0A" and inode in inodes else set()
     return found
-
-
-def descendants(pid: int) -> set[int]:
-    """The processes below a process, itself among them."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    below = {pid}
-    while more := {child for child, parent in parents.items() if parent in below} - below:
-        below |= more
-    return below
 
 
 LISTEN = """
@@ -111,7 +125,7 @@ def test_a_cluster_that_is_started_here_listens_on_the_loopback_alone():
     with subprocess.Popen(command, cwd=HERE.parent, env=environment, stdin=pipe, stdout=pipe, text=True) as driver:
         try:
             assert driver.stdout.readline() == "up\n"
-            addresses = listening_addresses(descendants(driver.pid))
+            addresses = listening_addresses({driver.pid} | descendants(driver.pid))
         finally:
             driver.stdin.close()
     assert addresses

@@ -35,6 +35,7 @@ LIGHT = (
 FOUNDATION = (
     "tasks",
     "errors",
+    "heartbeat",
     "storage",
     "migration",
     "config",

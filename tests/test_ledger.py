@@ -81,6 +81,14 @@ def test_counts_are_compared_by_what_was_published_and_never_across_conventions(
     assert rows["BitFit"]["difference"] == 4 * (51_456 + 23_322) - (2_850_000 - 2_547_000)
 
 
+def test_other_decoders_alone_are_compared_with_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.ledger.dead_parameters", lambda trial: {})
+    suite = load("smoke", backbone=SWIN_TINY, image_size=448)
+    rows = {row["row"]: (row["difference"], row["agrees_with"]) for row in ledger_rows(suite)}
+    assert rows["Decoders only"] == (None, "not comparable")
+    assert rows["Multi-task full fine-tuning"] == (0, "code only")
+
+
 @pytest.mark.parametrize(("printed", "half"), [("2.85", 5_000), ("30.1", 50_000), ("112", 500_000)])
 def test_half_a_printed_unit_follows_the_printed_decimals(printed: str, half: int):
     assert half_printed_unit(printed) == half
@@ -93,6 +101,13 @@ def test_the_dead_parameters_of_mtlora_are_found():
         dead = dead_parameters(rows[f"MTLoRA (r={rank})"])
         assert sum(found.entries for found in dead.values()) == 3_840 * rank
         assert all(name.startswith("backbone.swin.layers.3.blocks.1.mlp.fc2.lora_") for name in dead)
+
+
+def test_norms_that_start_at_zero_and_stay_frozen_make_nothing_behind_them_dead():
+    """timm starts SwinV2's post-norms at zero; a pretrained one has others, and LoRA behind them trains."""
+    suite = load("table1", backbone="swinv2_tiny_window8_256", image_size=256)
+    row = next(row for row in suite.rows if row.label == "LoRA (r=4, per task)" or row.trials[0].method_name == "lora")
+    assert dead_parameters(row.trials[0]) == {}
 
 
 def test_only_the_bias_of_keys_is_dead_where_every_output_reads_every_parameter():

@@ -9,6 +9,7 @@ from conftest import golden_directory
 from timm.models.swin_transformer import SwinTransformer
 
 from bench.model.backbone import SwinPyramid
+from bench.model.backbone.streams import hand_out
 from bench.model.decoders import HighResolutionHead
 from bench.model.multitask import MultiTaskModel
 from bench.model.release import name_from_release
@@ -57,15 +58,26 @@ def case_of(file: Path) -> str:
 
 
 @pytest.mark.golden("model_*_io.npz")
-def test_whole_network_equals_the_release(golden_file: Path):
+def test_whole_network_equals_the_release(golden_file: Path, monkeypatch: pytest.MonkeyPatch):
     case, golden = case_of(golden_file), dict(np.load(golden_file, allow_pickle=False))
     model = build(case)
     image = torch.from_numpy(golden["in/x"])
-    before_resize = {}
+    before_resize, handed_out = {}, []
+
+    def spy(streams: torch.Tensor, images: int, pyramids: list) -> torch.Tensor:
+        handed_out.append(streams[:images])  # the shared stream goes first
+        return hand_out(streams, images, pyramids)
+
+    monkeypatch.setattr("bench.model.backbone.swin.hand_out", spy)
     for task, decoder in model.decoders.items():
         decoder.register_forward_hook(lambda module, inputs, output, task=task: before_resize.__setitem__(task, output))
     with torch.no_grad():
-        pyramids, outputs = model.backbone(image), model(image)
+        pyramids = model.backbone(image)
+        shared = list(handed_out)
+        outputs = model(image)
+    for stage, features in enumerate(shared):
+        assert_close(features.flatten(1, 2), golden[f"stage/{stage}/shared"])
+    assert len(shared) == 4
     compared = 0
     for task, theirs in ORDER.items():
         for stage, features in enumerate(pyramids[task]):

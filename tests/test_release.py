@@ -1,7 +1,10 @@
 """Checkpoints in the release's format: read, rebuilt and evaluated as the same model under our own names."""
 
+import argparse
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 from test_cli import cli  # noqa: F401
 from torch import Tensor
 
-from bench.config import BackboneConfig, DataConfig, RecipeConfig, TrialConfig
+from bench.config import BackboneConfig, ConfigError, DataConfig, RecipeConfig, TrialConfig
 from bench.data.feed import Feed
 from bench.data.roots import open_split
 from bench.data.store import FileStore
@@ -157,6 +160,37 @@ def test_trained_scales_of_shared_pairs_are_read_and_those_of_tasks_stay_as_give
         expected, actual = model.double()(image), loaded.double()(image)
     for task in model.tasks:
         torch.testing.assert_close(actual[task], expected[task])
+
+
+class CfgNode(dict):
+    """What the release stores as `config` is of a class of this name and shape."""
+
+    def __init__(self, values: dict, new_allowed: bool) -> None:
+        super().__init__(values)
+        self.__dict__["__new_allowed__"] = new_allowed
+
+
+class Trap:
+    def __reduce__(self) -> tuple:
+        return shutil.copy, (__file__, os.environ["TRAP"])
+
+
+def test_the_whole_file_that_the_release_writes_is_read_and_none_of_its_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trap, model = tmp_path / "sprung", model_of("mtlora", {"rank": 3}, ("semseg", "normals"))
+    monkeypatch.setenv("TRAP", str(trap))
+    state = {f"module.{name}": value for name, value in checkpoint_of(model).items()}
+    config = CfgNode({"MODEL": CfgNode({"TYPE": "swin"}, False), "TAG": "default"}, True)
+    everything = {"model": state, "optimizer": {}, "max_accuracy": 0.0, "config": config, "args": argparse.Namespace(cfg="x"), "epoch": 1}
+    torch.save(everything | {"path": tmp_path, "trap": Trap()}, tmp_path / "ckpt.pth")
+    loaded = load_released(tmp_path / "ckpt.pth", backbone=DEMO_BACKBONE, image_size=64)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert not trap.exists()
+
+
+def test_a_dial_that_is_not_allowed_is_refused(tmp_path: Path):
+    torch.save(checkpoint_of(model_of("mtlora", {"rank": 3}, ("semseg",))), tmp_path / "c.pth")
+    with pytest.raises(ConfigError, match=r"mode: unknown value.*allowed: matrix, matrixv2"):
+        load_released(tmp_path / "c.pth", backbone=DEMO_BACKBONE, image_size=64, mode="foo")
 
 
 def test_a_file_that_is_no_released_model_is_refused(tmp_path: Path):

@@ -176,6 +176,12 @@ def test_time_between_two_trials_of_a_slot_is_overhead():
     assert (shares["slots"], shares["slot_seconds"]) == (2, 240.0)  # a: 180 s with a gap of 60 s; b: 60 s
     assert shares["training_share"] == pytest.approx(135 / 240)
     assert shares["overhead_share"] == pytest.approx(90 / 240)
+    timing |= {"attempt_seconds": 20.0, "total_seconds": 60.0}  # of another trial in b: 40 s before it died and went on
+    timing["earlier_attempts"] = [{"start": "2026-01-01T10:01:00+00:00", "seconds": 40.0, "launch": "l", "slot": "b"}]
+    resumed = {"run_id": "r", "timing": timing | {"trial_start": "2026-01-01T10:01:40+00:00"}, "launch": {"id": "l", "slot": "b"}}
+    shares = slot_shares([*records, resumed])
+    assert (shares["slots"], shares["slot_seconds"]) == (2, 300.0)
+    assert shares["training_share"] == pytest.approx(180 / 300)
     assert slot_shares([])["not_training_share"] is None
 
 

@@ -1,5 +1,6 @@
 """A supervisor brings every job to its record, whatever happens to the job's process. The trials are stubs; the processes are real."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.config import TrialConfig
+from bench.data.roots import ensure_synthetic
 from bench.progress import Board
 from bench.record import load_records, read_record
 from bench.storage import StorageError
@@ -54,13 +56,24 @@ def run(jobs: list[dict], monkeypatch: pytest.MonkeyPatch, script: dict) -> dict
 
 
 def test_others_go_on_when_one_is_killed_one_hangs_and_one_dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    jobs = jobs_of(tmp_path, range(4), time_limit_seconds=6)
-    found = run(jobs, monkeypatch, {"0": ["die"], "1": ["hang"], "2": ["die", "end"]})
-    assert {seed: record["status"] for seed, record in found.items()} == {0: "killed", 1: "timeout", 2: "ok", 3: "ok"}
+    jobs = jobs_of(tmp_path, range(5))
+    jobs[1]["time_limit_seconds"] = 2  # too short for it, as it waits for ever
+    jobs[4] |= {"hang_seconds": 1, "max_attempts": 2}
+    found = run(jobs, monkeypatch, {"0": ["die"], "1": ["hang"], "2": ["die", "end"], "4": ["hang"]})
+    assert {seed: record["status"] for seed, record in found.items()} == {0: "killed", 1: "timeout", 2: "ok", 3: "ok", 4: "killed"}
+    for seed, said in ((0, "attempt 3 died of signal 9 (SIGKILL"), (1, "died of its time limit of 2 s"), (4, "1 s without a sign of life")):
+        died, end = found[seed]["log_tail"].splitlines()[-2:]  # the tail of the log says what the supervisor did
+        assert said in died
+        assert "after its last epoch" in died or "in epoch 3 of 3" in died
+        assert end == f"--- recorded as {found[seed]['status']}: {found[seed]['reason']}"
+        assert (tmp_path / "logs" / f"{found[seed]['run_id']}.log").read_text().splitlines()[-1] == end
+        (*earlier, last) = found[seed]["timing"]["earlier_attempts"], found[seed]["timing"]["attempt_seconds"]
+        assert len(earlier[0]) == found[seed]["attempt"] - 1
+        assert found[seed]["timing"]["total_seconds"] == pytest.approx(last + sum(attempt["seconds"] for attempt in earlier[0]))
     assert found[0]["attempt"] == 3
     assert "SIGKILL" in found[0]["reason"]
     assert "attempt 3 die" in found[0]["log_tail"]
-    assert "6 s" in found[1]["reason"]
+    assert "2 s" in found[1]["reason"]
     assert "--time-limit" in found[1]["reason"]
     assert found[1]["attempt"] == 1
     assert found[2]["attempt"] == 2
@@ -76,6 +89,19 @@ def test_deaths_are_counted_over_launches_and_deaths_of_the_launch_are_not(tmp_p
         attempts.add(line)
     found = run([job], monkeypatch, {"0": ["die"]})
     assert (found[0]["status"], found[0]["attempt"]) == ("killed", 4)  # two deaths more; the second start's launch was killed
+
+
+def test_attempts_say_when_they_were_over_all_launches(tmp_path: Path):
+    attempts = Attempts(tmp_path / "x.attempts")
+    attempts.add("start 2026-01-01T00:00:00+00:00 host a launch l slot a:1 pid 1")
+    attempts.add("epoch 1", at="2026-01-01T00:00:10+00:00")
+    attempts.close_open("another launch")  # its driver was killed, nobody knows when
+    attempts.add("start 2026-01-01T00:01:00+00:00 host a launch m slot a:2 pid 2")
+    attempts.add("died of signal 9 (SIGKILL)", at="2026-01-01T00:01:07+00:00")
+    first, second = Attempts.read(attempts.path).spans()
+    assert (first["seconds"], first["slot"], first["ended"]) == (10.0, "a:1", "interrupted with its launch")
+    assert (second["seconds"], second["launch"], second["ended"]) == (7.0, "m", "died of signal 9 (SIGKILL)")
+    assert Attempts.read(attempts.path).deaths == ["of signal 9 (SIGKILL)"]
 
 
 def test_a_start_whose_supervisor_died_within_the_launch_counts_as_a_death(tmp_path: Path):
@@ -216,6 +242,58 @@ def test_an_allocation_beyond_the_limit_fails_and_leaves_the_nursery_alone(tmp_p
             assert [event.get("got") for event in nursery.events(60)] == [gets, None]
     finally:
         nursery.close()
+
+
+def test_what_a_child_reports_before_its_process_id_is_known_is_not_lost(tmp_path: Path):
+    nursery = Nursery("late_nursery")
+    try:
+        nursery.start("tell", {}, log=tmp_path / "log", environment={})
+        assert list(nursery.events(60)) == [{"epoch": 1}, {"exit": 0}]
+    finally:
+        nursery.close()
+
+
+def mounted(place: Path, *options: str) -> None:
+    """Mount or remount a small file system in memory; skips the test where that is not allowed."""
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(("size=256k", *options)), "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("NOT TESTED HERE: a really full and a really read-only disk need root and mount")
+
+
+def test_a_sweep_stops_on_a_full_and_on_a_read_only_disk_and_goes_on_when_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mounted(tmp_path)
+    try:
+        suite_dir = tmp_path / "stub"
+        jobs, filler = jobs_of(suite_dir, range(5)), tmp_path / "filler"
+        assert run(jobs[:2], monkeypatch, {})
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
+        before = {path: path.read_bytes() for path in (suite_dir / "records").iterdir()}
+        with pytest.raises(StorageError, match=r"the disk is full|No space left"):
+            run(jobs, monkeypatch, {})
+        assert before == {path: path.read_bytes() for path in (suite_dir / "records").iterdir()}  # nothing half-written
+        filler.unlink()
+        assert len(run(jobs[:4], monkeypatch, {})) == 4
+        mounted(tmp_path, "remount", "ro")
+        with pytest.raises(StorageError, match=r"read-only|Read-only"):
+            run(jobs, monkeypatch, {})
+        mounted(tmp_path, "remount", "rw")
+        assert {record["status"] for record in run(jobs, monkeypatch, {}).values()} == {"ok"}
+        assert {record["attempt"] for record in load_records(suite_dir / "records")} == {1}  # the disk is no fault of a trial
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=False)
+
+
+@pytest.mark.slow
+def test_a_trial_that_runs_out_of_memory_says_so_and_the_others_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ensure_synthetic(tmp_path, BASE.data.synthetic)
+    launch = Launch(suite="smoke", suite_dir=tmp_path / "smoke")
+    jobs = [make_job(trial(seed), launch, Limits(memory_bytes=bound)) for seed, bound in ((0, 2**24), (1, None))]
+    found = run(jobs, monkeypatch, {})
+    assert {seed: (record["status"], record["attempt"]) for seed, record in found.items()} == {0: ("oom", 1), 1: ("ok", 1)}
+    assert "memory" in found[0]["reason"].lower()
+    assert found[0]["reason"].splitlines()[0] in found[0]["log_tail"]
 
 
 def test_a_disk_that_refuses_stops_the_sweep_and_is_no_failure_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

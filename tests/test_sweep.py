@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,12 +23,23 @@ from bench.suites import load
 REPOSITORY = Path(__file__).parent.parent
 RUN_IDS = [trial.run_id for trial in load("smoke").trials]
 PATIENCE_SECONDS = 240
+SECRETS = {
+    name: f"secret-{name.lower()}-5f0c" for name in ("AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+}
+
+
+def assert_no_secrets(results: Path) -> None:
+    files = [path for path in results.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        assert not [name for name, value in SECRETS.items() if value.encode() in content], path
 
 
 def start(*arguments: str) -> subprocess.Popen:
     """Start the command line in a process group of its own, with Ctrl-C as on a terminal: a shell's background jobs ignore it."""
     command = [sys.executable, "run_suite.py", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | SECRETS | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the child keeps an ignored signal
     try:
@@ -88,6 +100,7 @@ def test_serial_run_leaves_records_table_figures_and_summary(undisturbed: Path):
     assert {f"pareto_{axis}.png" in names for axis in ("params", "memory")} == {defined}
     assert ("Δm is not given: undefined" in (suite / "summary.md").read_text(encoding="utf-8")) != defined
     assert not list((suite / "checkpoints").iterdir())
+    assert_no_secrets(undisturbed)
 
 
 @pytest.mark.slow
@@ -108,6 +121,7 @@ def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undis
     wait_for_quiet(results)
     finished = {path: path.stat().st_mtime_ns for path in (results / "smoke" / "records").iterdir()}
     assert 0 < len(records(results)) < len(RUN_IDS)
+    assert_no_secrets(results)  # what Tune keeps is there still
     output = cli("run", "smoke", "--results", str(results))
     assert f"{len(RUN_IDS) - len([path for path in finished if path.suffix == '.json'])} to run" in output
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
@@ -150,6 +164,44 @@ def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp
     output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, output
     assert "interrupted" in output
+
+
+HELD = """
+import sys
+from pathlib import Path
+from bench.progress import Board
+from bench.suites import load
+from bench.sweep.interrupt import Interrupt
+from bench.sweep.jobs import Limits, make_job
+from bench.sweep.serial import run_serial
+from bench.trial import Launch
+suite_dir = Path(sys.argv[1])
+launch = Launch(suite="smoke", suite_dir=suite_dir, cache_dir=suite_dir.parent / "cache")
+jobs = [make_job(load("smoke").trials[-1], launch, Limits(), entry="held_trials:train")]
+with Board({jobs[0]["run_id"]: ("held", jobs[0]["epochs"])}) as board, Interrupt(board.say) as interrupt:
+    run_serial(jobs, board, interrupt)
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_killed_between_the_last_epoch_and_the_record_changes_no_bit(undisturbed: Path, tmp_path: Path):
+    results = with_data(tmp_path, undisturbed)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests"))), "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen([sys.executable, "-c", HELD, str(results / "smoke")], cwd=REPOSITORY, env=environment)
+    wait_for((results / "smoke" / "held").exists, process)
+    process.kill()
+    process.wait()
+    wait_for_quiet(results)
+    assert not records(results)
+    cli("run", "smoke", "--results", str(results), "--only", "MTLoRA*", "--executor", "serial", "--no-profiles")
+    resumed, whole = (records(place)[RUN_IDS[-1]] for place in (results, undisturbed))
+    assert resumed["attempt"] == 2
+    assert resumed["timing"]["total_seconds"] > resumed["timing"]["attempt_seconds"]
+    assert [line["losses"] for line in resumed["history"]] == [line["losses"] for line in whole["history"]]
+    assert resumed["metrics"] == whole["metrics"]
+    resumed, whole = (np.load(place / "smoke" / "records" / f"{RUN_IDS[-1]}.npz") for place in (results, undisturbed))
+    assert set(resumed) == set(whole)
+    assert all((resumed[name] == whole[name]).all() for name in whole)
 
 
 def plant_foreign_checkpoint(results: Path) -> None:

@@ -51,7 +51,7 @@ def _published_columns(rows: Sequence[dict[str, Any]]) -> tuple[Column, ...]:
         "printed": lambda row: f"{row['printed_millions']} M" if row["printed_millions"] else "",
         "released code": lambda row: f"{row['published']:,}" if _counted(row) else "",
         "their decoders": lambda row: "none" if row["published_decoders"] == 0 else _published_number(row, row["published_decoders"]),
-        "ours - theirs": lambda row: _published_number(row, row["difference"], "+"),
+        "ours - theirs": lambda row: "" if row["difference"] is None else _published_number(row, row["difference"], "+"),
         "agrees with": lambda row: row["agrees_with"],
     }
     return tuple(Column(title, tuple("" if row.get("published") is None else text(row) for row in rows)) for title, text in columns.items())

@@ -5,7 +5,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -53,6 +53,10 @@ MemoryPerTrial = Annotated[
     float | None, typer.Option(help="GiB that a trial may allocate (enforced without a GPU) and that Ray sets aside for it.", min=0.01)
 ]
 TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which a trial is killed and recorded as timeout.", min=1)]
+HangLimit = Annotated[
+    float | None,
+    typer.Option(help="Seconds without a step or an evaluated batch until a trial is killed and goes on; by default 1800, 0 waits.", min=0),
+]
 Attempts = Annotated[int, typer.Option(help="How often a trial's process may die, over all launches.", min=1)]
 LeaveOut = Annotated[bool, typer.Option("--leave-out-broken-nodes", help="Run without nodes that are not fit, instead of not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -120,12 +124,21 @@ def slots_of(address: str | None, gpus: str | None, cpus: int | None, leave_out:
     return Slots(address=address, gpus=share, cpus=cpus, leave_out_broken_nodes=leave_out)
 
 
-def limits_of(time_limit: float | None, attempts: int, memory_gib: float | None) -> Any:
+def limits_of(time_limit: float | None, attempts: int, memory_gib: float | None, hang_limit: float | None = None) -> Any:
     """Return what bounds a trial, from the command line's words."""
     from bench.sweep.jobs import Limits
 
     memory = None if memory_gib is None else int(memory_gib * 2**30)
-    return Limits(time_limit_seconds=time_limit, max_attempts=attempts, memory_bytes=memory)
+    hangs = {} if hang_limit is None else {"hang_seconds": hang_limit or None}
+    return Limits(time_limit_seconds=time_limit, max_attempts=attempts, memory_bytes=memory, **hangs)
+
+
+def end_interrupted(quiet: bool) -> NoReturn:
+    """End this process now: all that was to be written is on disk, and tearing down torch and Ray takes seconds."""
+    Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

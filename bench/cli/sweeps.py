@@ -6,11 +6,9 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bench.cli.options import (
     DEFAULT_RESULTS,
-    INTERRUPTED,
     OK,
     SOME_FAILED,
     Address,
@@ -20,6 +18,7 @@ from bench.cli.options import (
     DataRoot,
     Executor,
     GpusPerTrial,
+    HangLimit,
     HeldOut,
     Json,
     LeaveOut,
@@ -33,6 +32,7 @@ from bench.cli.options import (
     Tuned,
     Verbose,
     Weights,
+    end_interrupted,
     limits_of,
     load_suite,
     show_rows,
@@ -104,6 +104,7 @@ def run(
     cpus_per_trial: CpusPerTrial = None,
     memory_per_trial: MemoryPerTrial = None,
     time_limit: TimeLimit = None,
+    hang_limit: HangLimit = None,
     attempts: Attempts = 3,
     leave_out_broken_nodes: LeaveOut = False,
     profiles: Annotated[bool, typer.Option(help="Measure time and memory of the rows first, each alone on its device.")] = True,
@@ -132,7 +133,7 @@ def run(
             only=only,
             executor=executor.value,
             slots=slots_of(address, gpus_per_trial, cpus_per_trial, leave_out_broken_nodes),
-            limits=limits_of(time_limit, attempts, memory_per_trial),
+            limits=limits_of(time_limit, attempts, memory_per_trial, hang_limit),
             profiles=profiles,
             cache_dir=cache_dir,
             workers=workers,
@@ -143,8 +144,7 @@ def run(
             quiet=quiet,
         )
     except KeyboardInterrupt:
-        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
-        raise typer.Exit(INTERRUPTED) from None
+        end_interrupted(quiet)
     if outcome.ok:
         print_report(results / suite, quiet=quiet, keep_current=True)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
@@ -161,6 +161,7 @@ def profile(
     executor: Annotated[Executor, typer.Option(help="Ray Tune, or one after the other on this machine.")] = Executor.ray,
     address: Address = None,
     time_limit: TimeLimit = None,
+    hang_limit: HangLimit = None,
     rerun: Annotated[str, typer.Option(help="Measure again: failed, stale (made by other code), or failed,stale.")] = "",
     quiet: Quiet = False,
 ) -> None:
@@ -176,7 +177,7 @@ def profile(
             only=only,
             executor=executor.value,
             slots=slots_of(address, None, None, False),
-            limits=limits_of(time_limit, 3, None),
+            limits=limits_of(time_limit, 3, None, hang_limit),
             profiles=True,
             accuracy=False,
             workers=None,
@@ -187,8 +188,7 @@ def profile(
             quiet=quiet,
         )
     except KeyboardInterrupt:
-        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
-        raise typer.Exit(INTERRUPTED) from None
+        end_interrupted(quiet)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 
 

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from bench.cli.options import (
     DEFAULT_RESULTS,
-    INTERRUPTED,
     OK,
     SOME_FAILED,
     Address,
@@ -19,6 +18,7 @@ from bench.cli.options import (
     DataRoot,
     Executor,
     GpusPerTrial,
+    HangLimit,
     Json,
     LeaveOut,
     MemoryPerTrial,
@@ -28,6 +28,7 @@ from bench.cli.options import (
     TimeLimit,
     Track,
     Weights,
+    end_interrupted,
     limits_of,
     load_suite,
     parse_seeds,
@@ -55,6 +56,7 @@ def tune(
     cpus_per_trial: CpusPerTrial = None,
     memory_per_trial: MemoryPerTrial = None,
     time_limit: TimeLimit = None,
+    hang_limit: HangLimit = None,
     attempts: Attempts = 3,
     leave_out_broken_nodes: LeaveOut = False,
     cache_dir: CacheDir = None,
@@ -74,7 +76,7 @@ def tune(
     options = Options(
         executor=executor.value,
         slots=slots_of(address, gpus_per_trial, cpus_per_trial, leave_out_broken_nodes),
-        limits=limits_of(time_limit, attempts, memory_per_trial),
+        limits=limits_of(time_limit, attempts, memory_per_trial, hang_limit),
         workers=workers,
         cache_dir=cache_dir,
         trackers=parse_trackers(track),
@@ -86,8 +88,7 @@ def tune(
     try:
         outcome = tune_suite(chosen, protocol, options, results=results, data_root=data_root, weights_file=weights, only=only)
     except KeyboardInterrupt:
-        Console(stderr=True, quiet=quiet).print("interrupted; run the same command again to go on")
-        raise typer.Exit(INTERRUPTED) from None
+        end_interrupted(quiet)
     show(outcome, as_json=as_json, quiet=quiet)
     raise typer.Exit(OK if all(row["complete"] for row in outcome["rows"]) else SOME_FAILED)
 

@@ -34,9 +34,13 @@ from bench.data.cache_index import Index, read_index, replace_index
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, plan_layout, read_manifest
 from bench.data.contents import Sources, changed_files, content_of
 from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
+from bench.heartbeat import beat
 from bench.tasks import TASKS
 
 logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 5.0
+"""Between two signs of life while another process builds a cache."""
 
 READERS = ("bench/data", "bench/tasks.py")
 """Sources that can change what a cache holds."""
@@ -63,6 +67,10 @@ class Request(NamedTuple):
         """Return the path, less its suffix, of what belongs to this split of this directory: the index, and a build in progress."""
         place = json.dumps([str(Path(self.root).resolve()), self.split, self.subset, *self.size])
         return Path(cache_dir) / f"{self.split}-{hashlib.sha256(place.encode()).hexdigest()[:10]}"
+
+    def kind(self, cache_dir: Path, settings: str) -> Path:
+        """Return the path, less its suffix, of the lock of all caches with these settings, whatever the files' bytes."""
+        return Path(cache_dir) / f"{self.split}-{settings[:10]}"
 
     def directory(self, cache_dir: Path, settings: str, content: str) -> Path:
         """Return where a cache lies."""
@@ -111,7 +119,7 @@ def open_cache(
             say(f"{error}; it is built again")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(cache_dir / f"{request.split}-{settings[:10]}", say):
+        with locked(request.kind(cache_dir, settings), say):
             try:
                 return look()  # another process has built it meanwhile
             except CacheError:
@@ -238,20 +246,24 @@ def _mapped(directory: Path, name: str, layout: Layout, expected: list[int]) -> 
     array = np.memmap(path, dtype=np.uint8, mode="c")  # private, so that torch may have it; pages are shared until written, never here
     for chunk, crc in enumerate(expected):
         start, stop = layout.chunk_bytes(name, chunk)
+        beat()
         if zlib.crc32(array[start:stop]) != crc:
             raise CacheError(f"{path} is garbled among samples {chunk * CHUNK} to {chunk * CHUNK + CHUNK - 1}")
     return torch.from_numpy(array.view(DTYPES[kind_of(name)]))
 
 
 @contextlib.contextmanager
-def _locked(name: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of the caches of one kind; say so when that means to wait."""
-    lock = filelock.FileLock(f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say(f"waiting for another process that builds {name}")
-        lock.acquire()
+def locked(name: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of the caches of one kind, see `Request.kind`; say so when that means to wait."""
+    lock, waiting = filelock.FileLock(f"{name}.lock"), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=WAIT_SECONDS if waiting else 0)
+        except filelock.Timeout:
+            if not waiting:
+                say(f"waiting for another process that builds {name}")
+            waiting = True
+            beat()  # whether that one hangs is watched where it runs
     try:
         yield
     finally:

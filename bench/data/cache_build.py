@@ -25,6 +25,7 @@ from bench.data.contents import Sources, content_of, digests_of, stamp_of
 from bench.data.layout import DataError
 from bench.data.store import RawSamples, encode, resized
 from bench.errors import SuiteError
+from bench.heartbeat import beat
 from bench.record import write_atomically
 
 SMALL_BYTES = 2**26
@@ -83,6 +84,7 @@ def build(
         with (job.partial / _DONE).open("a", encoding="utf-8") as journal:
             for chunk in _written(job, dataset, opener, set(range(job.layout.chunks)) - set(done), processes):
                 done[chunk["chunk"]] = chunk
+                beat()
                 print(json.dumps(chunk), file=journal, flush=True)
                 if progress is not None:
                     progress(min(len(done) * CHUNK, len(dataset)), len(dataset))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from bench.data.layout import DataError, first
 from bench.data.store import RawSamples
+from bench.heartbeat import beat
 
 DIGEST_BYTES = 20
 RACY_NS = 2 * 10**9
@@ -53,6 +54,7 @@ def stamp_of(dataset: RawSamples) -> Stamp:
     for modality in sorted(dataset.files):
         for identifier in dataset.ids:
             state = _stat(dataset.files[modality][identifier])
+            beat()
             hasher.update(f"{modality}\0{identifier}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n".encode())
             newest = max(newest, state.st_ctime_ns)
     return Stamp(hasher.hexdigest(), newest, taken)
@@ -104,6 +106,7 @@ def digests_of(
         for done, row in enumerate(pool.map(lambda name: [digest_of(dataset.files[m][name]) for m in modalities], ids), 1):
             for modality, digest in zip(modalities, row, strict=True):
                 found[modality].append(digest)
+            beat()
             if progress is not None:
                 progress(done, len(ids))
     return found

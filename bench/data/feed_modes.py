@@ -3,6 +3,7 @@
 The choice follows from sizes alone and changes no result; the record names it (`data.feed.mode`).
 """
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import torch
 from bench.config import DataConfig, TrialConfig
 from bench.data.cache import Request, open_cache
 from bench.data.feed import Augmentation, Feed
+from bench.data.node_copy import nearest
 from bench.data.roots import open_split
 from bench.data.store import CachedStore, FileStore, Store, WorkingSize
+
+logger = logging.getLogger(__name__)
 
 DEVICE_SHARE = 0.25
 """A trial's splits may take so much of its share of the GPU's memory, and half of what is free; the rest is the model's."""
@@ -44,6 +48,7 @@ def open_store(
     device: torch.device,
     share: float = 1.0,
     taken: int = 0,
+    node_dir: Path | None = None,
     **told: Any,
 ) -> tuple[Store, str]:
     """Open a split in the fastest mode that there is room for.
@@ -55,6 +60,7 @@ def open_store(
         device: The trial's.
         share: The trial's share of its GPU.
         taken: Bytes that the trial's other splits already take on the device.
+        node_dir: Directory on the node's own disk to which the cache is copied first; None reads it where it is.
         told: `say`, `progress` and `processes` of `open_cache`.
 
     Returns:
@@ -62,6 +68,8 @@ def open_store(
     """
     if cache_dir is None:
         return FileStore(request.opener(tasks), request.size), "files"
+    if node_dir is not None:
+        cache_dir = nearest(request, cache_dir, node_dir, told.get("say", logger.warning))
     store = open_cache(request, tasks, cache_dir, **told)
     return (store.on(device), "device") if fits(store.bytes, device, share=share, taken=taken) else (store, "cache")
 
@@ -86,6 +94,7 @@ def open_feeds(
     device: torch.device,
     draws: Path | None = None,
     cache_dir: Path | None,
+    node_dir: Path | None = None,
     workers: int = 0,
     share: float = 1.0,
     splits: tuple[str, ...] = ("train", "val"),
@@ -96,7 +105,7 @@ def open_feeds(
         config: The trial.
         root: Its data.
         draws: As of `request_of`.
-        device, cache_dir, share: As of `open_store`.
+        device, cache_dir, node_dir, share: As of `open_store`.
         workers: As of `Feed`.
         splits: Names, "held_out" among those allowed; the first have precedence on the device.
     """
@@ -105,7 +114,8 @@ def open_feeds(
     for split in splits:
         taken = sum(resident_bytes(feed) for feed in feeds.values())
         request = request_of(config.data, root, split, draws)
-        store, mode = open_store(request, config.tasks, cache_dir=cache_dir, device=device, share=share, taken=taken)
+        where = {"cache_dir": cache_dir, "node_dir": node_dir, "device": device}
+        store, mode = open_store(request, config.tasks, **where, share=share, taken=taken)
         feeds[split] = Feed(
             store,
             recipe.batch_size if split == "train" else EVALUATION_BATCH,

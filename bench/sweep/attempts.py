@@ -1,15 +1,17 @@
 """How often a trial was started, how far it came and how it died, over all launches: one line each, beside its checkpoint.
 
-    start 2026-01-01T00:00:00+00:00 host a launch 1f3c pid 4711
-    epoch 3
-    died signal 9
+    start 2026-01-01T00:00:00+00:00 host a launch 1f3c slot a:17 pid 4711
+    epoch 3<tab>2026-01-01T00:05:00+00:00
+    died of signal 9 (SIGKILL)<tab>2026-01-01T00:06:00+00:00
 
 A trial whose record exists has no such file. A start without an end is one whose supervisor died with it: within the launch that goes on,
 that is a death (its node died); of an earlier launch, it is no fault of the trial.
 """
 
+import datetime
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.storage import append_line
 
@@ -29,8 +31,9 @@ class Attempts:
         """Read what is there."""
         return cls(path, path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else [])
 
-    def add(self, line: str) -> None:
-        """Append a line here and on disk."""
+    def add(self, line: str, *, at: str = "") -> None:
+        """Append a line here and on disk; `at` says when it was, where that is known."""
+        line = f"{line}\t{at}" if at else line
         append_line(self.path, line)
         self.lines.append(line)
 
@@ -48,7 +51,7 @@ class Attempts:
     @property
     def deaths(self) -> list[str]:
         """How it died, without ends that were no fault of its own."""
-        return [line.removeprefix("died ") for line in self.lines if line.startswith("died")]
+        return [line.partition("\t")[0].removeprefix("died ") for line in self.lines if line.startswith("died")]
 
     @property
     def fruitless(self) -> int:
@@ -62,6 +65,26 @@ class Attempts:
         """The last finished epoch; 0 before the first."""
         return max((int(line.split()[1]) for line in self.lines if line.startswith("epoch")), default=0)
 
+    def spans(self) -> list[dict[str, Any]]:
+        """Return per start when it was, how many seconds are known of it (to its end, else to its last epoch), its launch, slot and end."""
+        found: list[dict[str, Any]] = []
+        for line in self.lines:
+            text, _, stamp = line.partition("\t")
+            if text.startswith("start"):
+                _, start, *pairs = text.split()
+                of = dict(zip(pairs[::2], pairs[1::2], strict=False))
+                found.append({"start": start, "seconds": 0.0, "launch": of.get("launch"), "slot": of.get("slot"), "ended": None})
+            elif found:
+                found[-1]["seconds"] = seconds_between(found[-1]["start"], stamp) if stamp else found[-1]["seconds"]
+                found[-1]["ended"] = found[-1]["ended"] if text.startswith("epoch") else text
+        return found
+
     def remove(self) -> None:
         """Forget all: the trial has a record."""
         self.path.unlink(missing_ok=True)
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Return the seconds from one time stamp to another, ISO 8601."""
+    begun, over = (datetime.datetime.fromisoformat(stamp) for stamp in (start, end))
+    return (over - begun).total_seconds()

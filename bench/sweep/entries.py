@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import TrialConfig
-from bench.outcome import iso
+from bench.heartbeat import listen
+from bench.outcome import iso, total_seconds
 from bench.profile import profile_id, run_profile
 from bench.record import write_record
 from bench.storage import tail
@@ -25,18 +26,22 @@ def train(job: dict[str, Any], report: Report) -> None:
     """Run a trial to its record."""
     config, launch = TrialConfig.from_dict(job["config"]), launch_of(job["launch"])
     keep_to_share(launch.gpus_per_trial)
-    run_trial(config, launch, started=job["started"], attempt=job["attempt"], on_epoch=report)
+    listen(lambda: report({"alive": True}))
+    run_trial(config, launch, started=job["started"], attempt=job["attempt"], earlier=job["earlier_attempts"], on_epoch=report)
 
 
 def profile(job: dict[str, Any], report: Report) -> None:
     """Measure a row's costs."""
-    run_profile(TrialConfig.from_dict(job["config"]), launch_of(job["launch"]), started=job["started"], attempt=job["attempt"])
+    listen(lambda: report({"alive": True}))
+    config, launch = TrialConfig.from_dict(job["config"]), launch_of(job["launch"])
+    run_profile(config, launch, started=job["started"], attempt=job["attempt"], earlier=job["earlier_attempts"])
 
 
 def bury(job: dict[str, Any], report: Report) -> None:
     """Record a death that the trial could not record; its checkpoint goes, unless it was cut off by its time limit."""
     config, launch = TrialConfig.from_dict(job["config"]), launch_of(job["launch"])
-    timing = {"trial_start": iso(job["started"]), "end": iso(job["started"]), "total_seconds": 0.0}
+    *earlier, last = job["earlier_attempts"] or [{"start": iso(job["started"]), "seconds": 0.0}]
+    timing = {"trial_start": last["start"], "end": iso(job["started"])} | total_seconds(earlier, last["seconds"])
     ends = {"status": job["status"], "reason": job["reason"], "timing": timing}
     names = {"kind": job["kind"], "run_id": profile_id(config) if job["kind"] == "profile" else config.run_id}
     log = launch.suite_dir / "logs" / f"{job['run_id']}.log"

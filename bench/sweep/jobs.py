@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from bench.config import TrialConfig
     from bench.trial import Launch
 
+HANG_SECONDS = 1800.0
+"""Far beyond the slowest step or evaluated batch, and nothing against a week: what is silent for so long will not speak again."""
+
 ENTRIES = {"accuracy": "bench.sweep.entries:train", "profile": "bench.sweep.entries:profile"}
 
 
@@ -18,11 +21,13 @@ class Limits:
 
     Attributes:
         time_limit_seconds: The most seconds of one start; then the trial is killed and recorded as `timeout`. None sets no limit.
+        hang_seconds: A trial that has shown no sign of life (`bench.heartbeat`) for so long is killed, which counts as a death. None waits.
         max_attempts: So often may its process die, over all launches, until that is its record.
         memory_bytes: What it may allocate (enforced where it has no GPU), and what Ray sets aside for it; None sets no limit.
     """
 
     time_limit_seconds: float | None = None
+    hang_seconds: float | None = HANG_SECONDS
     max_attempts: int = 3
     memory_bytes: int | None = None
 

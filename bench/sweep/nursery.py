@@ -42,7 +42,7 @@ class Nursery:
     """
 
     def __init__(self, module: str) -> None:
-        self.module, self.buffer = module, b""
+        self.module, self.buffer, self.running = module, b"", None
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.sweep.nursery", module],
@@ -71,42 +71,47 @@ class Nursery:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise NurseryError("the process that starts trials is gone") from None
+        early = b""  # what a quick child reports before a nursery without a core has told its process id
         for event in self.events(READY_SECONDS):
             if "pid" in event:
-                return event["pid"]
+                self.running, self.buffer = event["pid"], early + self.buffer
+                return self.running
+            early += json.dumps(event).encode() + b"\n"
         raise NurseryError("the process that starts trials is gone, or does not answer")
 
-    def events(self, seconds: float | None) -> Iterator[dict[str, Any]]:
+    def events(self, seconds: float | None, silence: float | None = None) -> Iterator[dict[str, Any]]:
         """Yield what the child reports, last of all {"exit": code} (negative: the signal that killed it).
 
-        Stops without that when `seconds` have passed (None waits for ever), or when the nursery has died.
+        Stops without that when the nursery has died, or after {"overdue": "time"} when `seconds` have passed, {"overdue": "silence"} when
+        it has reported nothing for `silence` seconds; None waits for ever.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
-        output = self.process.stdout.fileno()
+        deadline, output, heard = None if seconds is None else time.monotonic() + seconds, self.process.stdout.fileno(), time.monotonic()
         while True:
             while b"\n" in self.buffer:
                 line, _, self.buffer = self.buffer.partition(b"\n")
                 event = json.loads(line)
                 yield event
                 if "exit" in event:
+                    self.running = None
                     return
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([output], [], [], left)[0]:
+            ends = {"time": deadline, "silence": None if silence is None else heard + silence}
+            first, end = min(((name, end) for name, end in ends.items() if end is not None), key=lambda pair: pair[1], default=("", None))
+            if not select.select([output], [], [], None if end is None else max(0.0, end - time.monotonic()))[0]:
+                yield {"overdue": first}
                 return
             if not (chunk := os.read(output, 65536)):
                 return
-            self.buffer += chunk
+            self.buffer, heard = self.buffer + chunk, time.monotonic()
 
     def close(self) -> None:
-        """End the nursery, and the child that runs."""
+        """Kill the child that runs, and the nursery, at once: neither holds anything that a kill could tear."""
+        if self.running is not None:
+            kill_group(self.running)
+        self.process.kill()
+        self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 def kill_group(pid: int) -> None:
@@ -123,10 +128,12 @@ def send(pipe: int, event: dict[str, Any]) -> None:
             data = data[os.write(pipe, data) :]
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Let the kernel kill this process when its parent dies (Linux; elsewhere the nursery's end of file does it)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died in between
+        os._exit(1)
 
 
 def limit_memory(memory_bytes: int) -> None:
@@ -138,12 +145,12 @@ def limit_memory(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def child(message: dict[str, Any], module: str, replies: int) -> None:
-    """Run one job in a forked process; never returns."""
+def child(message: dict[str, Any], module: str, replies: int, parent: int) -> None:
+    """Run one job in a process forked from `parent`; never returns."""
     code = 1
     try:
         os.setpgid(0, 0)
-        die_with_parent()
+        die_with_parent(parent)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -178,7 +185,7 @@ def serve(module: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     importlib.import_module(module)
     send(replies, {"ready": os.getpid()})
-    running, buffer = None, b""
+    running, buffer, nursery = None, b"", os.getpid()
     while True:
         readable = select.select([0, woken], [], [])[0]
         if woken in readable:
@@ -190,7 +197,7 @@ def serve(module: str) -> None:
             *lines, buffer = (buffer + chunk).split(b"\n")
             for line in lines:
                 if (running := os.fork()) == 0:
-                    child(json.loads(line), module, replies)
+                    child(json.loads(line), module, replies, nursery)
                 with contextlib.suppress(OSError):
                     os.setpgid(running, running)  # here as well: whoever comes first
                 send(replies, {"pid": running})

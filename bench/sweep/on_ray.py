@@ -23,7 +23,7 @@ from bench.storage import StorageError
 from bench.sweep import interrupt as interrupts
 from bench.sweep import preflight
 from bench.sweep.attempts import Attempts
-from bench.sweep.interrupt import Interrupt
+from bench.sweep.interrupt import Interrupt, kill_descendants
 from bench.sweep.nursery import WORKER_ENVIRONMENT
 from bench.sweep.room import require_room
 from bench.sweep.supervise import Supervisor, recorded
@@ -97,9 +97,9 @@ def connected(address: str | None) -> Iterator[Cluster]:
     set_environment(address)
     import ray
 
-    shared = {"log_to_driver": False, "logging_level": "ERROR"}
+    local, shared = not address or address == "local", {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        if address and address != "local":
+        if not local:
             environment = {"env_vars": WORKER_ENVIRONMENT, "working_dir": str(REPOSITORY), "excludes": EXCLUDED}
             try:
                 ray.init(address=address, runtime_env=environment, **shared)
@@ -109,8 +109,17 @@ def connected(address: str | None) -> Iterator[Cluster]:
             paths = filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))
             environment = {"env_vars": WORKER_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}}
             ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, runtime_env=environment, **shared)
-        yield Cluster(ray, local=not address or address == "local")
-    finally:
+        yield Cluster(ray, local=local)
+    except KeyboardInterrupt:
+        if local:
+            kill_descendants()  # nothing is left to shut down
+        else:
+            ray.shutdown()
+        raise
+    except BaseException:
+        ray.shutdown()
+        raise
+    else:
         ray.shutdown()
 
 

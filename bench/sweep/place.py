@@ -70,7 +70,7 @@ def place_here(plan: Plan, launch: "Launch", limits: Limits, board: Board, inter
     """Run a plan one after the other on this machine, with its first GPU where there is one."""
     import torch
 
-    gpus = float(torch.cuda.is_available())
+    gpus, launch = float(torch.cuda.is_available()), replace(launch, node_copies=False)
     common = {"gpus": gpus, "redo": plan.redo}
     run_serial([make_job(trial, launch, limits, kind="profile", **common) for trial in plan.profiles], board, interrupt)
     run_serial(ordered([make_job(trial, launch, limits, **common) for trial in plan.trials], plan, launch), board, interrupt)
@@ -81,6 +81,7 @@ def place_on_ray(plan: Plan, launch: "Launch", slots: Slots, limits: Limits, boa
     from bench.sweep import on_ray, preflight
 
     with on_ray.connected(slots.address) as cluster:
+        launch = replace(launch, node_copies=launch.node_copies and not cluster.local)
         has_gpus = cluster.has_gpus()
         gpus = float(has_gpus) if slots.gpus is None else slots.gpus
         expected = preflight.expectation(launch.suite_dir, launch.data_root, launch.weights_file)

@@ -1,8 +1,9 @@
 """One job from its start to its record, whatever happens to its process. Runs beside the trial and outlives it; needs no torch.
 
 Retries only where a retry can help: a process that was killed goes on from its last epoch, at most `max_attempts` times over all launches.
-What a trial can tell of itself (it raised, ran out of memory, diverged) it records itself, once; a trial that outlives its time limit is
-killed and recorded as `timeout`.
+What a trial can tell of itself (it raised, ran out of memory, diverged) it records itself, once. A trial that gives no sign of life for
+long is hung: it is killed and goes on like one that died, because what it waited for (a lock, a network) may be there then. A trial that
+outlives its time limit, where there is one, is killed and recorded as `timeout`: it would outlive it again.
 """
 
 import contextlib
@@ -19,11 +20,14 @@ from typing import Any
 import filelock
 
 from bench.errors import SuiteError
-from bench.storage import StorageError, append_line
+from bench.storage import StorageError, append_line, refuse
 from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
 from bench.sweep.nursery import Nursery, NurseryError, kill_group
 
 ENTRIES = "bench.sweep.entries"
+KILL_SECONDS = 60.0
+"""So long a killed process may take to end."""
+
 ORPHAN_SECONDS = 120.0
 """So long may a process of an earlier launch go on with the same trial before this one gives up waiting for its end."""
 
@@ -86,38 +90,43 @@ class Supervisor:
 
     def attempt(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> None:
         """Start the job once and follow it to its end, which may leave a record."""
-        log = log_file(job)
+        log, number = log_file(job), attempts.starts + 1
         (module, _, function), started = job["entry"].partition(":"), time.time()
-        nursery = self.nursery(module)
-        append_line(log, f"--- attempt {attempts.starts + 1}, {iso(started)}, host {platform.node()}")
-        hidden = {} if job["gpus"] else NO_GPU
-        message = job | {"started": started, "attempt": attempts.starts + 1, "launch": job["launch"] | {"slot": slot()}}
+        nursery, of_launch = self.nursery(module), job["launch"] | {"slot": slot()}
+        append_line(log, f"--- attempt {number}, {iso(started)}, host {platform.node()}")
+        message = job | {"started": started, "attempt": number, "launch": of_launch, "earlier_attempts": attempts.spans()}
+        hidden, kills = {} if job["gpus"] else NO_GPU, memory_kills()
         pid = nursery.start(function, message, log=log, environment=hidden, memory_bytes=job["memory_bytes"])
-        attempts.add(f"start {iso(started)} host {platform.node()} launch {job['launch_id']} pid {pid}")
-        limit, code = job["time_limit_seconds"], None
-        left = None if limit is None else started + limit - time.time()
-        for event in nursery.events(left):
-            code = event.get("exit", code)
+        attempts.add(f"start {iso(started)} host {platform.node()} launch {job['launch_id']} slot {slot()} pid {pid}")
+        code, overdue, limit = None, None, job["time_limit_seconds"]
+        for event in nursery.events(None if limit is None else started + limit - time.time(), job["hang_seconds"]):
+            code, overdue = event.get("exit", code), event.get("overdue", overdue)
             if "storage" in event:
-                attempts.add("interrupted by the disk")
+                attempts.add("interrupted by the disk", at=now())
                 self.close()
                 raise StorageError(event["storage"])
             if "epoch" in event:
-                attempts.add(f"epoch {event['epoch']}")
+                attempts.add(f"epoch {event['epoch']}", at=now())
                 on_event(event)
-        if code is None and nursery.process.poll() is None:  # still runs: its time is over
-            kill_group(pid)
-            list(nursery.events(60))
-            attempts.add(f"died of its time limit of {limit:g} s")
-        elif code != 0 and recorded(job) is None:
-            attempts.add(f"died {how(code)}")
-        elif recorded(job) is None:
-            attempts.add("died without a record though it ended well")
+        if overdue is not None:
+            self.end_overdue(module, pid)
+        if recorded(job) is None:
+            death = overdue_death(overdue, job) if overdue is not None else how(code, memory_kills() - kills)
+            attempts.add(f"died {death}", at=now())
+            append_line(log, f"--- attempt {number} died {death}, {whereabouts(attempts.epoch, job['epochs'])}, {now()}")
+
+    def end_overdue(self, module: str, pid: int) -> None:
+        """Kill a child and see it end; a nursery whose child does not end even so, because it waits inside of the kernel, is given up."""
+        kill_group(pid)
+        if not any("exit" in event for event in self.nursery(module).events(KILL_SECONDS)):
+            self.nurseries.pop(module).close()
 
     def bury(self, job: Job, attempts: Attempts, status: str, reason: str) -> None:
         """Record a death that the trial could not record itself, in a process that has what a record needs."""
         nursery = self.nursery(ENTRIES)
-        message = job | {"status": status, "reason": reason, "attempt": attempts.starts, "started": time.time()}
+        message = job | {"status": status, "reason": reason, "attempt": attempts.starts, "earlier_attempts": attempts.spans()}
+        message |= {"started": time.time()}
+        append_line(log_file(job), f"--- recorded as {status}: {reason}")
         nursery.start("bury", message, log=log_file(job), environment=NO_GPU)
         events = list(nursery.events(600))
         if (storage := next((event["storage"] for event in events if "storage" in event), None)) is not None:
@@ -129,7 +138,7 @@ class Supervisor:
 def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
     """Return status and reason of a trial that is not to be started again, or None."""
     deaths = attempts.deaths
-    where = f"last in epoch {attempts.epoch + 1}"
+    where = f"last {whereabouts(attempts.epoch, job['epochs'])}"
     if deaths and "time limit" in deaths[-1]:
         again = "its checkpoint is kept: `--rerun failed` with a longer --time-limit goes on from there"
         return "timeout", f"{deaths[-1].removeprefix('of ')} over, {where}, and killed; {again}"
@@ -155,15 +164,23 @@ def held(path: Path) -> Any:
 
     Raises:
         SuiteError: It does not end.
+        StorageError: The disk does not take the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, timeout=ORPHAN_SECONDS)
     try:
-        with filelock.FileLock(path, timeout=ORPHAN_SECONDS):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except filelock.Timeout:
         raise SuiteError(f"another process has held {path} for {ORPHAN_SECONDS:g} s: end it, then run the same command again") from None
     except NotImplementedError:  # a file system without locks: the launch's own lock must do
+        pass
+    except OSError as error:
+        refuse(error, path)
+        raise
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def log_file(job: Job) -> Path:
@@ -173,14 +190,45 @@ def log_file(job: Job) -> Path:
     return path
 
 
-def how(code: int | None) -> str:
-    """Say how a process ended."""
+def whereabouts(epoch: int, epochs: int) -> str:
+    """Say how far a trial has come that has finished so many of its epochs; a profile has none."""
+    if epochs == 0:
+        return "while it was measured"
+    return f"in epoch {epoch + 1} of {epochs}" if epoch < epochs else "after its last epoch"
+
+
+def overdue_death(overdue: str, job: Job) -> str:
+    """Say why the supervisor killed a process."""
+    if overdue == "time":
+        return f"of its time limit of {job['time_limit_seconds']:g} s"
+    return f"hung: killed after {job['hang_seconds']:g} s without a sign of life"
+
+
+def how(code: int | None, memory_kills: int = 0) -> str:
+    """Say how a process ended; `memory_kills` is how many processes the kernel killed for want of memory meanwhile."""
     if code is None:
         return "with the process that started it"
+    if code == 0:
+        return "without a record though it ended well"
     if code < 0:
+        hint = "; meanwhile the kernel killed for want of memory" if code == -signal.SIGKILL and memory_kills > 0 else ""
         with contextlib.suppress(ValueError):
-            return f"of signal {-code} ({signal.Signals(-code).name})"
+            return f"of signal {-code} ({signal.Signals(-code).name}{hint})"
     return f"with exit code {code}"
+
+
+def memory_kills() -> int:
+    """Return how many processes this machine's kernel has killed for want of memory; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def now() -> str:
+    """Return the time stamp of this moment."""
+    return iso(time.time())
 
 
 def iso(seconds: float) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import RecipeConfig
+from bench.heartbeat import beat
 from bench.measure.metrics import metric_of
 from bench.measure.panels import Panels
 from bench.record import write_atomically
@@ -93,6 +94,7 @@ def fit(
             step_started = time.perf_counter()
             lr = set_learning_rate(optimizer, epoch * steps_per_epoch + i, steps_per_epoch, recipe)
             losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
+            beat()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / steps_per_epoch
             if device.type == "cuda":
@@ -194,6 +196,7 @@ def evaluate(
         outputs = model(batch["image"])
         for task, metric in metrics.items():
             metric.update(outputs[task], batch[task])
+            beat()
         if panels is not None:
             panels.update(batch, outputs)
     sums = {f"{task}/{name}": values for task, metric in metrics.items() for name, values in metric.per_image().items()}

@@ -1,5 +1,6 @@
 """Weights from files: safetensors or .pth, in timm's key layout or the original authors'."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,12 +48,36 @@ def load_weights(model: nn.Module, path: Path, translate: Callable[[dict, nn.Mod
     model.load_state_dict(state, strict=False)  # what the file lacks are norm and classifier, which go
 
 
+class Inert:
+    """Stands for a class that a checkpoint names beside its tensors, such as a configuration's; an object becomes an unused mapping."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> OrderedDict:
+        """Return an empty mapping, of a kind that torch fills without asking."""
+        return OrderedDict()
+
+
+def read_torch(path: Path) -> object:
+    """Read a torch file without running code of it: classes that torch does not know as harmless are replaced by `Inert`.
+
+    The official MTLoRA release stores its whole configuration, a `yacs.config.CfgNode`, beside the model.
+    """
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # torch's format from before 1.6, which it cannot look through
+        foreign = []
+    with torch.serialization.safe_globals([(Inert, name) for name in foreign]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from .safetensors or from a torch file (weights only; `model` or `state_dict` inside are unwrapped)."""
+    """Read a state dict from .safetensors or from a torch file (weights only).
+
+    `model` or `state_dict` inside are unwrapped, and `module.` before every name, which distributed training writes, is taken off.
+    """
     try:
         if Path(path).suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch(path)
     except FileNotFoundError:
         raise WeightsError(f"no weights file at {path}") from None
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
@@ -63,4 +88,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name; give a state dict, as such or under 'model' or 'state_dict'")
-    return tensors
+    return (
+        {name.removeprefix("module."): value for name, value in tensors.items()}
+        if all(n.startswith("module.") for n in tensors)
+        else tensors
+    )
