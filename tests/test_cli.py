@@ -1,5 +1,6 @@
 """The command line: what it lists, what it refuses, and with which words and exit code."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from pascal_tree import write_tree
 
-from bench.cli import main, options
+from bench.cli import app, main, options
+from bench.cli.running import Running
 from bench.cli.sweeps import duration
 from bench.errors import SuiteError
 from bench.launch import new_plan
@@ -198,3 +201,46 @@ def test_seeds_are_whole_numbers_from_zero_on(cli, seeds: str):
     code, _, err = cli("plan", "smoke", f"--seeds={seeds}")
     assert code == 2
     assert "--seeds takes whole numbers from 0 on" in err
+
+
+def options_of(*command: str) -> dict[str, tuple]:
+    """Return names, default and help of a command's options, by its parameter."""
+    found = typer.main.get_command(app)
+    for name in command:
+        found = found.commands[name]
+    return {option.name: (option.opts, option.secondary_opts, option.default, getattr(option, "help", None)) for option in found.params}
+
+
+QUIET = (["--quiet", "-q"], [], False, "Print errors, and data that was asked for, only.")
+VERBOSE = (["--verbose", "-v"], [], False, "Say more: whole reasons of failures, every setting of a tune.")
+
+
+@pytest.mark.parametrize(
+    ("command", "verbose"),
+    [(name, True) for name in ("run", "tune", "profile")]
+    + [(name, False) for name in ("plan", "status", "report", "reproduce", "compare", "export", "pretrain", "doctor")]
+    + [(f"data {name}", False) for name in ("synthesize", "describe", "cache")],
+)
+def test_quiet_and_verbose_mean_the_same_everywhere(command: str, verbose: bool):
+    found = options_of(*command.split())
+    assert found["quiet"] == QUIET
+    assert found.get("verbose") == (VERBOSE if verbose else None)
+
+
+def test_run_and_tune_share_the_options_of_how_trials_run():
+    run, tune = options_of("run"), options_of("tune")
+    shared = {field.name for field in dataclasses.fields(Running)}
+    assert {name: run[name] for name in shared} == {name: tune[name] for name in shared}
+    assert run["executor"][0] == ["--executor"]
+    assert run["hang_limit"][0] == ["--hang-limit"]
+    assert run["attempts"][2] == 3
+    assert set(run) & set(tune) - shared == {"suite", "seeds", "held_out", "only"}  # these differ in meaning
+
+
+def test_a_profile_is_measured_alone_and_quietly(cli, tmp_path: Path):
+    arguments = ("--executor", "serial", "--only", "Decoders only", "-q")
+    code, out, err = cli("profile", "smoke", "--results", str(tmp_path), *arguments)
+    assert (code, out) == (0, ""), err
+    (profile,) = (tmp_path / "smoke" / "profiles").glob("*.json")
+    assert json.loads(profile.read_text())["status"] == "ok"
+    assert not list((tmp_path / "smoke").glob("records/*.json"))

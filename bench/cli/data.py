@@ -85,7 +85,8 @@ def cache(
     for split in SPLITS:
         store = prepare(request_of(data, root, split), (), caches, console=console, processes=processes, verify=verify)
         rows.append({"split": split, "images": len(store.ids), "built": store.built, "directory": str(store.directory)})
-    show_rows(rows, as_json)
+    if as_json or not quiet:
+        show_rows(rows, as_json)
     raise typer.Exit(SOME_FAILED if verify and any(row["built"] for row in rows) else OK)
 
 
@@ -162,5 +163,7 @@ def doctor(
         text = "none given: demo, smoke and pretraining render theirs, the other suites read a PASCAL_MT directory"
         found.append(Finding("data set", "ok", text, "check one with --data-root DIR"))
     findings = [finding._asdict() for finding in found]
-    show_rows(findings, as_json)
+    shown = findings if as_json or not quiet else [finding for finding in findings if finding["status"] == "fail"]
+    if shown or as_json:
+        show_rows(shown, as_json)
     raise typer.Exit(SOME_FAILED if any(finding["status"] == "fail" for finding in findings) else OK)

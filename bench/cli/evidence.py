@@ -6,15 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Results, SuiteName, console, show_rows
+from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Quiet, Results, SuiteName, console, show_rows
 from bench.storage import plain_name
 
 SuiteDir = Annotated[Path, typer.Argument(help="A suite's results: the folder with plan.json and records.")]
+All = Annotated[bool, typer.Option("--all", help="List all rows and quantities, not only those that moved.")]
 
 
-def compare(
-    results_a: SuiteDir, results_b: SuiteDir, as_json: Json = False, everything: Annotated[bool, typer.Option("--all")] = False
-) -> None:
+def compare(results_a: SuiteDir, results_b: SuiteDir, as_json: Json = False, everything: All = False, quiet: Quiet = False) -> None:
     """Say which rows moved beyond noise between two results of one suite, and which counts differ; exit code 1 where any did."""
     from bench.report.compare import compare_results, what_differs
 
@@ -22,7 +21,7 @@ def compare(
     stirred = lines["verdict"].isin(("moved", "counts differ"))
     if as_json:
         _print_json(lines)
-    else:
+    elif not quiet:
         if len(differs):
             console.print("Made differently:")
             show_rows(differs.to_dict("records"), as_json=False)
@@ -58,13 +57,15 @@ def export(
     suite: SuiteName,
     results: Results = DEFAULT_RESULTS,
     out: Annotated[Path | None, typer.Option(help="The zip file; else DIR/SUITE.zip.", metavar="FILE")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Pack records, plan, tables, figures, page and what is needed to read and cite them into one zip."""
     from bench.report.export import export as pack
 
     target = out or results / f"{suite}.zip"
     names = pack(results / plain_name(suite, "suite"), target)
-    console.print(f"{target}: {len(names)} files, {target.stat().st_size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
+    if not quiet:
+        console.print(f"{target}: {len(names)} files, {target.stat().st_size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
 
 
 def _plain(frame: Any) -> list[dict[str, Any]]:

@@ -43,6 +43,8 @@ HeldOut = Annotated[
 Track = Annotated[
     str, typer.Option(help="What watches each trial: tensorboard, mlflow, wandb (separated by commas), or none.", metavar="NAMES")
 ]
+Where = Annotated[Executor, typer.Option("--executor", help="Ray Tune, or one trial after the other on this machine.")]
+Rerun = Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")]
 Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default RAY_ADDRESS, else one is started here.")]
 GpusPerTrial = Annotated[
     str | None,
@@ -60,8 +62,8 @@ HangLimit = Annotated[
 Attempts = Annotated[int, typer.Option(help="How often a trial's process may die, over all launches.", min=1)]
 LeaveOut = Annotated[bool, typer.Option("--leave-out-broken-nodes", help="Run without nodes that are not fit, instead of not at all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: whole reasons of failures, every setting of a tune.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors, and data that was asked for, only.")]
 DEFAULT_RESULTS = Path("results")
 FILE_WIDTH = 200
 """Characters of a line where standard output is no terminal and COLUMNS does not say."""
@@ -122,6 +124,11 @@ def slots_of(address: str | None, gpus: str | None, cpus: int | None, leave_out:
     if not fits:
         raise typer.BadParameter(f"--gpus-per-trial takes a share such as 0.25, a whole number, or auto; got {gpus!r}")
     return Slots(address=address, gpus=share, cpus=cpus, leave_out_broken_nodes=leave_out)
+
+
+def rerun_of(text: str) -> frozenset[str]:
+    """Return which records are made again, from a list such as "failed,stale"; the launch knows which words there are."""
+    return frozenset(filter(None, text.split(",")))
 
 
 def limits_of(time_limit: float | None, attempts: int, memory_gib: float | None, hang_limit: float | None = None) -> Any:

@@ -1,8 +1,6 @@
 """Commands about a sweep: plan, run, status."""
 
 import json
-import shlex
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,33 +10,31 @@ from bench.cli.options import (
     OK,
     SOME_FAILED,
     Address,
-    Attempts,
     CacheDir,
-    CpusPerTrial,
     DataRoot,
     Executor,
-    GpusPerTrial,
     HangLimit,
     HeldOut,
     Json,
-    LeaveOut,
-    MemoryPerTrial,
     Quiet,
+    Rerun,
     Results,
     Seeds,
     SuiteName,
     TimeLimit,
-    Track,
     Tuned,
     Verbose,
     Weights,
+    Where,
     end_interrupted,
     limits_of,
     load_suite,
+    rerun_of,
     show_rows,
     slots_of,
 )
 from bench.cli.reports import print_report
+from bench.cli.running import Running, command_line, with_running
 from bench.cli.steps import Steps
 from bench.storage import plain_name
 
@@ -91,62 +87,29 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+@with_running
 def run(
     suite: SuiteName,
-    data_root: DataRoot = None,
-    results: Results = DEFAULT_RESULTS,
     seeds: Seeds = None,
     only: Annotated[str | None, typer.Option(help="Run only rows or run ids that match, for instance 'LoRA*'.", metavar="PATTERN")] = None,
-    weights: Weights = None,
-    executor: Annotated[Executor, typer.Option(help="Ray Tune, or one trial after the other in this process.")] = Executor.ray,
-    address: Address = None,
-    gpus_per_trial: GpusPerTrial = None,
-    cpus_per_trial: CpusPerTrial = None,
-    memory_per_trial: MemoryPerTrial = None,
-    time_limit: TimeLimit = None,
-    hang_limit: HangLimit = None,
-    attempts: Attempts = 3,
-    leave_out_broken_nodes: LeaveOut = False,
     profiles: Annotated[bool, typer.Option(help="Measure time and memory of the rows first, each alone on its device.")] = True,
-    cache_dir: CacheDir = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that prepare a trial's batches; by default 2 on a GPU, else 0.", min=0)
-    ] = None,
-    rerun: Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")] = "",
     tuned: Tuned = False,
     held_out: HeldOut = None,
-    track: Track = "tensorboard",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    running: Running,
 ) -> None:
     """Run the trials that have no record yet; then write tables and plots. Ctrl-C lets what runs finish; twice stops at once."""
     from bench.launch import launch_suite
-    from bench.tracking import parse_trackers
 
-    chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None, held_out)
+    results = running.results
+    chosen = load_suite(suite, running.data_root, seeds, running.weights, results if tuned else None, held_out)
+    settings = running.places() | running.settings()
     try:
-        outcome = launch_suite(
-            chosen,
-            results=results,
-            data_root=data_root,
-            weights_file=weights,
-            only=only,
-            executor=executor.value,
-            slots=slots_of(address, gpus_per_trial, cpus_per_trial, leave_out_broken_nodes),
-            limits=limits_of(time_limit, attempts, memory_per_trial, hang_limit),
-            profiles=profiles,
-            cache_dir=cache_dir,
-            workers=workers,
-            rerun=frozenset(filter(None, rerun.split(","))),
-            trackers=parse_trackers(track),
-            command=shlex.join(["python", "run_suite.py", *sys.argv[1:]]),
-            verbose=verbose,
-            quiet=quiet,
-        )
+        outcome = launch_suite(chosen, **settings, only=only, profiles=profiles, verbose=running.verbose)
     except KeyboardInterrupt:
-        end_interrupted(quiet)
+        end_interrupted(running.quiet)
     if outcome.ok:
-        print_report(results / suite, quiet=quiet, keep_current=True)
+        print_report(results / suite, quiet=running.quiet, keep_current=True)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 
 
@@ -158,11 +121,13 @@ def profile(
         str | None, typer.Option(help="Measure only rows or run ids that match, for instance 'LoRA*'.", metavar="PATTERN")
     ] = None,
     weights: Weights = None,
-    executor: Annotated[Executor, typer.Option(help="Ray Tune, or one after the other on this machine.")] = Executor.ray,
+    executor: Where = Executor.ray,
     address: Address = None,
     time_limit: TimeLimit = None,
     hang_limit: HangLimit = None,
-    rerun: Annotated[str, typer.Option(help="Measure again: failed, stale (made by other code), or failed,stale.")] = "",
+    cache_dir: CacheDir = None,
+    rerun: Rerun = "",
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure time and memory of the rows that have no profile yet, each alone on its device; nothing is trained to the end."""
@@ -180,11 +145,12 @@ def profile(
             limits=limits_of(time_limit, 3, None, hang_limit),
             profiles=True,
             accuracy=False,
+            cache_dir=cache_dir,
             workers=None,
-            rerun=frozenset(filter(None, rerun.split(","))),
+            rerun=rerun_of(rerun),
             trackers=(),
-            command=shlex.join(["python", "run_suite.py", *sys.argv[1:]]),
-            verbose=False,
+            command=command_line(),
+            verbose=verbose,
             quiet=quiet,
         )
     except KeyboardInterrupt:

@@ -43,6 +43,9 @@ CAPTIONS = {
 
 SUFFIXES = ("png", "pdf", "csv")
 
+Maker = tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]
+"""A figure's name, and the function that draws it and returns its numbers."""
+
 
 class NotDrawnError(Exception):
     """A figure has nothing to show; the message says what is missing."""
@@ -98,37 +101,13 @@ def make_figures(
 
 def _makers(
     plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, title: str, panels: Sequence[Panel], tuning: Path | None
-) -> Iterator[tuple[str, Callable[[], tuple[Figure, pd.DataFrame]]]]:
+) -> Iterator[Maker]:
     """Yield each figure's name with the function that draws it and returns its numbers."""
-    styles, tasks = family_styles(rows), plan_tasks(plan)
-    cells = {row["label"]: row["cell_id"] for row in plan["rows"]}
+    styles = family_styles(rows)
     yield "pareto_params", lambda: _pareto("params", plan, records, rows, styles, title)
     yield "pareto_memory", lambda: _pareto("memory", plan, records, rows, styles, title)
     yield "pareto_costs", lambda: _pareto_grid(plan, rows, styles, title)
-    yield (
-        "rank_curves",
-        lambda: _with_numbers(
-            curve_numbers(rows, tasks=tasks),
-            "no method has results at two values of its dial.",
-            lambda numbers: draw_rank_curves(numbers, styles, title=title),
-        ),
-    )
-    yield (
-        "task_bars",
-        lambda: _with_numbers(
-            change_numbers(rows, tasks=tasks),
-            "the reference row has no complete seed.",
-            lambda numbers: draw_task_bars(numbers, rows, styles, title=title),
-        ),
-    )
-    yield (
-        "interference",
-        lambda: _with_numbers(
-            interference_numbers(rows, cells, tasks=tasks),
-            "no row of one model a task has a result to compare with.",
-            lambda numbers: _with_seaborn(lambda: draw_interference(numbers, rows, title=title)),
-        ),
-    )
+    yield from _result_makers(plan, rows, styles, title)
     yield (
         "memory_parts",
         lambda: _with_numbers(
@@ -157,6 +136,35 @@ def _makers(
         yield "panels", _no_panels
     for task in dict.fromkeys(panel.task for panel in panels):
         yield f"panels_{task}", lambda task=task: _panels([panel for panel in panels if panel.task == task], rows, title)
+
+
+def _result_makers(plan: Mapping, rows: pd.DataFrame, styles: Mapping, title: str) -> Iterator[Maker]:
+    """Yield as `_makers` those figures that show the tasks' metrics alone."""
+    tasks, cells = plan_tasks(plan), {row["label"]: row["cell_id"] for row in plan["rows"]}
+    yield (
+        "rank_curves",
+        lambda: _with_numbers(
+            curve_numbers(rows, tasks=tasks),
+            "no method has results at two values of its dial.",
+            lambda numbers: draw_rank_curves(numbers, styles, title=title),
+        ),
+    )
+    yield (
+        "task_bars",
+        lambda: _with_numbers(
+            change_numbers(rows, tasks=tasks),
+            "the reference row has no complete seed.",
+            lambda numbers: draw_task_bars(numbers, rows, styles, title=title),
+        ),
+    )
+    yield (
+        "interference",
+        lambda: _with_numbers(
+            interference_numbers(rows, cells, tasks=tasks),
+            "no row of one model a task has a result to compare with.",
+            lambda numbers: _with_seaborn(lambda: draw_interference(numbers, rows, title=title)),
+        ),
+    )
 
 
 def _with_numbers(numbers: pd.DataFrame, problem: str, draw: Callable[[pd.DataFrame], Figure]) -> tuple[Figure, pd.DataFrame]:
