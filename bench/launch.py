@@ -1,4 +1,4 @@
-"""From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run` and `plan` do."""
+"""From a suite to its results: data, plan, the missing trials on an executor, the report's inputs. What `run` does."""
 
 import contextlib
 import fnmatch
@@ -8,19 +8,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from bench import provenance
 from bench.config import ConfigError, DataConfig, TrialConfig
-from bench.data.layout import LAYOUTS, fingerprint, layout_of, read_split
+from bench.data.layout import LAYOUTS, fingerprint, layout_of
 from bench.data.roots import ensure_synthetic, open_split
 from bench.errors import SuiteError
-from bench.ledger import ledger
 from bench.model.backbone import WeightsError, build_backbone
-from bench.plan import estimate_trial_seconds, missing, missing_profiles, write_plan
+from bench.plan import missing, missing_profiles, write_plan
 from bench.prepare import prepare_trials
 from bench.profile import profile_id
 from bench.record import read_record, write_atomically
@@ -218,32 +216,3 @@ def summarize(run_ids: Iterable[str], directory: Path, *, verbose: bool) -> Laun
             message = f"{run_id}: made by other code; `--rerun stale` makes it again"
             console.print(message, style="yellow", highlight=False, soft_wrap=True)
     return LaunchStatus(ok=ok, trials=len(run_ids))
-
-
-def plan_rows(suite: Suite, suite_dir: Path, *, data_root: Path | None) -> list[dict[str, Any]]:
-    """Return what a launch would do, row by row; seconds come from good records of the row, else from steps measured here."""
-    rows = []
-    for row in suite.rows:
-        first = row.trials[0]
-        images = LAYOUTS[first.data.layout].counts["train"] if first.data.synthetic is None else first.data.synthetic.n_train
-        images = images if data_root is None else len(read_split(data_root, "train"))
-        seconds = recorded_seconds(row.trials, suite_dir)
-        rows.append(
-            {
-                "row": row.label,
-                "trials": len(row.trials),
-                "missing": len(missing(list(row.trials), suite_dir)),
-                "trainable_parameters": sum(ledger(trial)["trainable"] for trial in row.trials if trial.seed == first.seed),
-                "seconds_per_trial": seconds or estimate_trial_seconds(first, images),
-                "estimate_from": "records" if seconds else "steps measured here",
-            }
-        )
-    return rows
-
-
-def recorded_seconds(trials: tuple[TrialConfig, ...], suite_dir: Path) -> float | None:
-    """Return the mean duration of the good records among the trials, None without any."""
-    paths = [suite_dir / "records" / f"{trial.run_id}.json" for trial in trials]
-    records = [read_record(path) for path in paths if path.exists()]
-    seconds = [record["timing"]["total_seconds"] for record in records if record["status"] == "ok"]
-    return sum(seconds) / len(seconds) if seconds else None

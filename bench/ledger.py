@@ -2,7 +2,9 @@
 
 import dataclasses
 import pickle
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +46,23 @@ def _untrained(trial: TrialConfig, device: str) -> Pyramid:
     return pyramid
 
 
-def ledger_rows(suite: Suite) -> list[dict[str, Any]]:
+def ledger_rows(suite: Suite, *, progress: Callable[[int, int, str], None] = lambda done, total, label: None) -> list[dict[str, Any]]:
     """Return one entry a row, its models of one seed summed.
+
+    Args:
+        suite: Whose rows.
+        progress: Told before each row how many are done, of how many, and the row's label.
 
     Returns:
         Per row: trainable parameters by group, in all, with and without decoders; `closed_form`, the same total from the methods' and
-        decoders' formulae; `dead`, how many of them train and never get a gradient, and `dead_names`; on the published backbone, what the
-        tables print (`printed_millions`), the `published` count behind it, of the released code where there is one, of which
-        `published_decoders`, how precisely it was printed and what it includes;
-        `difference_with_decoders`, ours minus published, and `difference`, the same without either's decoders; `refused`, why the method
-        does not work on this backbone, with nulls in all counts, or null.
+        decoders' formulae; `dead`, how many of them train and never get a gradient, `dead_names`, and `dead_parts`, which part of a tensor
+        where not the whole is; on the published backbone what is published (`_published`); `refused`, why the method does not work on this
+        backbone, with nulls in all counts, or null.
     """
-    published = pd.read_csv(PUBLISHED_COUNTS, keep_default_na=False).set_index("row")
+    published = published_counts()
     rows = []
-    for row in suite.rows:
+    for i, row in enumerate(suite.rows):
+        progress(i, len(suite.rows), row.label)
         try:
             rows.append(_counts(row) | _dead(row) | _published(row, published) | {"refused": None})
         except ConfigError as error:  # the method and this backbone do not go together
@@ -98,10 +103,22 @@ def closed_form(trial: TrialConfig) -> int:
 def _dead(row: Row) -> dict[str, Any]:
     models = _models(row)
     found = dead_parameters(models[0])  # models of one row differ in the decoder's last layer only
-    return {"dead": len(models) * sum(found.values()), "dead_names": sorted(found)}
+    return {
+        "dead": len(models) * sum(dead.entries for dead in found.values()),
+        "dead_names": sorted(found),
+        "dead_parts": {name: dead.part for name, dead in sorted(found.items()) if dead.part},
+    }
 
 
-def dead_parameters(trial: TrialConfig) -> dict[str, int]:
+@dataclass(frozen=True)
+class Dead:
+    """What of a parameter never gets a gradient: how many entries, and in words which part; "" is the whole."""
+
+    entries: int
+    part: str
+
+
+def dead_parameters(trial: TrialConfig) -> dict[str, Dead]:
     """Find the parameters that are trainable and get no gradient from a loss in which every output counts.
 
     Looks at a small image, because the size does not decide which parameters are read. Every parameter, frozen ones too, is moved away
@@ -110,7 +127,7 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
     key's bias does: softmax does not feel what is added to all scores of a query.
 
     Returns:
-        Dotted name within the model, and how many entries are dead.
+        By the dotted name within the model, what is dead.
     """
     threads, small = (
         torch.get_num_threads(),
@@ -119,43 +136,107 @@ def dead_parameters(trial: TrialConfig) -> dict[str, int]:
     torch.set_num_threads(1)  # the work is too small for more
     with torch.random.fork_rng(devices=[]):
         model = build_model(small, backbone=_untrained(small, "cpu")).double().eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
+        found: dict[str, Dead] = {}
+        for name, parameter in model.named_parameters():
+            with torch.no_grad():
                 parameter.add_(torch.empty_like(parameter).uniform_(-0.02, 0.02))
+            if parameter.requires_grad:
+                found[name] = Dead(parameter.numel(), "")  # until a gradient arrives
+                parameter.register_post_accumulate_grad_hook(partial(_look_and_forget, found, name))
         outputs = model(torch.randn(1, 3, PROBE_IMAGE_SIZE, PROBE_IMAGE_SIZE, dtype=torch.float64))
         sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()
     torch.set_num_threads(threads)
-    found = {name: _dead_entries(p) for name, p in model.named_parameters() if p.requires_grad}
-    return {name: entries for name, entries in found.items() if entries}
+    return {name: dead for name, dead in found.items() if dead.entries}
 
 
-def _dead_entries(parameter: torch.nn.Parameter) -> int:
-    """Count entries without gradient: all, or those of a vector that cancelled. Zeros alone in a vector are a ReLU's on this one input."""
-    if parameter.grad is None or not parameter.grad.any():
-        return parameter.numel()
-    if parameter.ndim != 1:
-        return 0
-    size = parameter.grad.abs()
+def _look_and_forget(found: dict[str, Dead], name: str, parameter: torch.nn.Parameter) -> None:
+    """Judge a gradient as it arrives and free it: all at once would take as much memory again as the model."""
+    dead = _dead_entries(parameter.grad)
+    found[name] = Dead(int(dead.sum()), "" if dead.all() else _part(name, dead))
+    parameter.grad = None
+
+
+def _dead_entries(grad: torch.Tensor) -> torch.Tensor:
+    """Return where a gradient is dead: everywhere, or in those entries of a vector that cancelled; bool of its shape.
+
+    Zeros alone in a vector are a ReLU's on this one input.
+    """
+    if not grad.any():
+        return torch.ones_like(grad, dtype=torch.bool)
+    size = grad.abs()
     cancelled = size < CANCELLED * size.max()
-    return int(cancelled.sum()) if (cancelled & (size > 0)).any() else 0
+    if grad.ndim != 1 or not (cancelled & (size > 0)).any():
+        return torch.zeros_like(cancelled)
+    return cancelled
+
+
+def _part(name: str, dead: torch.Tensor) -> str:
+    """Name the dead part of a vector: the keys' of a fused projection of queries, keys and values, else the number of its entries."""
+    for fused, share in {"qkv": "third", "kv": "half"}.items():
+        if fused in name.split("."):
+            each = len(dead) // len(fused)
+            keys = torch.zeros_like(dead)
+            keys[fused.index("k") * each :][:each] = True
+            if torch.equal(dead, keys):
+                return f"the keys' {share}"
+    return f"{int(dead.sum())} of {len(dead)} entries"
+
+
+def published_counts() -> pd.DataFrame:
+    """Return the published counts by row: `printed_millions` as text with its decimals ("" where no table prints the row), and numbers."""
+    table = pd.read_csv(PUBLISHED_COUNTS, keep_default_na=False, dtype={"printed_millions": str})
+    return table.set_index("row")
+
+
+def half_printed_unit(printed: str) -> int:
+    """Return half a unit of the last printed digit of a number of millions: 5,000 parameters for "2.85"."""
+    return round(0.5 * 10 ** (6 - len(printed.partition(".")[2])))
 
 
 def _published(row: Row, published: pd.DataFrame) -> dict[str, Any]:
-    """Compare, on the published backbone, without decoders, because tables of other papers count other decoders."""
+    """Compare, on the published backbone, without decoders, because tables of other papers count other decoders.
+
+    Returns:
+        `printed_millions` (text, as the table has it) and `half_printed_unit`; `published`, the count behind it, `published_kind`
+        ("released code", to the unit, or "printed", rounded) and of which `published_decoders`; `difference`, ours minus published, both
+        without decoders, null where nothing else is counted and theirs are others; `difference_with_decoders`, null where theirs are
+        others or none; `agrees_with` (`_agreement`); and what the published count includes, its evidence and a note.
+    """
     of_published = row.trials[0].backbone.name.startswith(PUBLISHED_BACKBONE)
     if row.label not in published.index or not of_published:
-        numbers = ("printed_millions", "published", "published_decoders", "precision", "difference_with_decoders", "difference")
-        return dict.fromkeys((*numbers, "published_includes", "evidence", "note"))
+        numbers = ("printed_millions", "half_printed_unit", "published", "published_kind", "published_decoders", "difference")
+        return dict.fromkeys((*numbers, "difference_with_decoders", "agrees_with", "published_includes", "evidence", "note"))
     entry = published.loc[row.label]
-    with_decoders, ours = (sum(ledger(trial)[key] for trial in _models(row)) for key in ("trainable", "trainable_without_decoders"))
+    ledgers = [ledger(trial) for trial in _models(row)]
+    total, ours = (sum(counts[key] for counts in ledgers) for key in ("trainable", "trainable_without_decoders"))
+    printed, count, decoders = entry["printed_millions"], int(entry["count"]), int(entry["decoders"])
+    counted, same_decoders = entry["precision"] == 1, total - ours == decoders
+    difference = ours - (count - decoders) if same_decoders or count > decoders else None
     return {
-        "printed_millions": float(entry["printed_millions"]) if entry["printed_millions"] else None,
-        "published": int(entry["count"]),
-        "published_decoders": int(entry["decoders"]),
-        "precision": int(entry["precision"]),
-        "difference_with_decoders": with_decoders - int(entry["count"]),
-        "difference": ours - (int(entry["count"]) - int(entry["decoders"])),
+        "printed_millions": printed or None,
+        "half_printed_unit": half_printed_unit(printed) if printed else None,
+        "published": count,
+        "published_kind": "released code" if counted else "printed",
+        "published_decoders": decoders,
+        "difference": difference,
+        "difference_with_decoders": total - count if same_decoders else None,
+        "agrees_with": _agreement(difference, printed, count if counted else None),
         "published_includes": entry["includes"],
         "evidence": entry["evidence"],
         "note": entry["note"],
     }
+
+
+def _agreement(difference: int | None, printed: str, counted: int | None) -> str:
+    """Say what our count equals, decoders aside: the released code's to the unit, the printed one to half a printed unit, or neither.
+
+    A released count is the printed one's own convention, so that the two are compared as they are.
+    """
+    if difference is None:
+        return "not comparable"
+    code = counted is not None and difference == 0
+    off = difference if counted is None else difference + counted - round(float(printed or 0) * 1e6)
+    print_ = bool(printed) and abs(off) <= half_printed_unit(printed)
+    if code and printed:
+        return "code, print" if print_ else "code only"
+    return "code" if code else "print" if print_ else "neither"

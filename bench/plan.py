@@ -1,28 +1,16 @@
-"""What a suite asks for and what is still to do: the plan on disk, the missing trials, an estimate of the time."""
+"""What a suite asks for and what is still to do: the plan on disk, the missing trials, and what profiles tell of their time."""
 
-import dataclasses
 import datetime
 import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.config import TrialConfig, steps_per_epoch
-from bench.model.multitask import build_model
 from bench.profile import profile_id
 from bench.record import SCHEMA_VERSION, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite
-from bench.training.loop import train_step
-from bench.training.optim import build_optimizer
 from bench.trial import method_block
-
-PROBE_BATCH, PROBE_STEPS = 4, 3
-OVERHEAD_SECONDS = 8.0
-"""Start of a process, imports and evaluation, where no record tells it."""
 
 
 def write_plan(suite: Suite, suite_dir: Path, command: str) -> Path:
@@ -117,38 +105,3 @@ def profiled_seconds(trials: list[TrialConfig], suite_dir: Path) -> dict[str, fl
             steps = steps_per_epoch(profile["data"]["n_train"], trial.recipe.batch_size)
             seconds[trial.run_id] = trial.recipe.epochs * steps * profile["cost"]["step_seconds"]["median"]
     return seconds
-
-
-def estimate_trial_seconds(trial: TrialConfig, n_train: int) -> float:
-    """Estimate a trial's duration from the median of three optimiser steps of a small batch here, on random data; loading is not in it."""
-    recipe = trial.recipe
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(recipe.threads)
-    scratch = dataclasses.replace(trial, backbone=dataclasses.replace(trial.backbone, weights="scratch"))
-    model = build_model(scratch).to(device).train()
-    optimizer = build_optimizer(model, peak_lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    images = min(recipe.batch_size, PROBE_BATCH)
-    batch = random_batch(trial, images, device)
-    timed = []
-    for _ in range(1 + PROBE_STEPS):  # the first one warms up
-        started = time.perf_counter()
-        train_step(model, batch, recipe, optimizer, scaler)
-        timed.append(time.perf_counter() - started)
-    seconds = statistics.median(timed[1:])
-    return OVERHEAD_SECONDS + recipe.epochs * steps_per_epoch(n_train, recipe.batch_size) * seconds * recipe.batch_size / images
-
-
-def random_batch(trial: TrialConfig, images: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return a batch of random images and labels of the trial's size."""
-    b, s = images, trial.recipe.image_size
-    batch = {"image": torch.randn(b, 3, s, s)}
-    for name in trial.tasks:
-        task = trial.data.tasks[name]
-        if task.label == "normals":
-            batch[name] = torch.nn.functional.normalize(torch.randn(b, 3, s, s), dim=1)
-        elif task.label == "depth":
-            batch[name] = 1 + torch.rand(b, 1, s, s)
-        else:
-            batch[name] = torch.randint(0, max(2, task.channels), (b, s, s), dtype=torch.uint8)
-    return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -3,6 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,14 @@ from pascal_tree import write_tree
 
 from bench.cli import app, main, options
 from bench.cli.running import Running
+from bench.cli.sweeps import duration
 from bench.errors import SuiteError
 from bench.launch import new_plan
 from bench.model.backbone import build_backbone
 from bench.suites import load
 from methods import METHODS
+
+REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -87,6 +93,41 @@ def test_plan_counts_what_is_missing_and_what_trains(cli, tmp_path: Path):
     assert rows["MTLoRA (r=2)"]["missing"] == 2
     assert rows["Decoders only"]["trainable_parameters"] < rows["MTLoRA (r=2)"]["trainable_parameters"]
     assert all(row["seconds_per_trial"] > 0 for row in rows.values())
+
+
+def test_plan_without_estimate_measures_nothing_and_leaves_times_open(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr("bench.estimate.estimate_trial_seconds")
+    code, out, err = cli("plan", "smoke", "--results", str(tmp_path), "--json", "--no-estimate")
+    rows = json.loads(out)
+    assert code == 0
+    assert {row["seconds_per_trial"] for row in rows} == {None}
+    assert [line.split()[0] for line in err.splitlines()] == [f"{i}/{len(rows)}" for i in range(1, len(rows) + 1)]
+    _, out, err = cli("plan", "smoke", "--results", str(tmp_path), "--quiet", "--no-estimate")
+    assert (out, err) == ("7 of 7 trials to run, time unknown.\n", "")
+
+
+def test_plan_takes_times_from_profiles_before_it_measures(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr("bench.estimate.estimate_trial_seconds")
+    monkeypatch.setattr("bench.estimate.profiled_seconds", lambda trials, suite_dir: {trial.run_id: 7_200.0 - 8.0 for trial in trials})
+    _, out, _ = cli("plan", "smoke", "--results", str(tmp_path), "--json")
+    assert {(row["seconds_per_trial"], row["estimate_from"]) for row in json.loads(out)} == {(7_200.0, "profiles")}
+    _, out, _ = cli("plan", "smoke", "--results", str(tmp_path), "--quiet")
+    assert out == "7 of 7 trials to run, about 14.0 hours of one slot in all.\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(59, "59 seconds"), (150, "2.5 minutes"), (9_000, "2.5 hours"), (808_134.1, "9.4 days"), (217_000_000, "2,512 days")],
+)
+def test_durations_are_told_in_the_unit_that_suits_them(seconds: float, text: str):
+    assert duration(seconds) == text
+
+
+def test_a_file_gets_the_width_of_columns():
+    for columns in ("60", "120"):
+        command = [sys.executable, "run_suite.py", "list", "methods"]
+        run = subprocess.run(command, env=os.environ | {"COLUMNS": columns}, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+        assert max(map(len, run.stdout.splitlines())) == int(columns)
 
 
 def test_params_prints_the_published_counts_of_swin_t(cli):

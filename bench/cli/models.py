@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.cli.ledger import show_ledger
 from bench.cli.options import Json, Quiet, SuiteName, console, show_rows
+from bench.cli.steps import Steps
 
 
 def params(
@@ -15,39 +17,22 @@ def params(
     backbone: Annotated[str | None, typer.Option(help="Another backbone than the suite's.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Another image size, pixels.")] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show the parameter ledger, without data or weights: what each row trains, counted, by formula and as published.
 
-    A second table holds what trains by group; --json also the names of the parameters that never get a gradient, and the sources.
+    Beside it: what trains by group, and what trains but never gets a gradient. --json tells all tensors, numbers and sources row by row.
     """
     from bench.ledger import ledger_rows
     from bench.measure.cost import PARAMETER_GROUPS
     from bench.suites import load
 
-    rows = ledger_rows(load(suite, backbone=backbone, image_size=img_size))
+    with Steps("counts", quiet=quiet) as steps:
+        rows = ledger_rows(load(suite, backbone=backbone, image_size=img_size), progress=steps)
     if as_json:
         show_rows(rows, as_json)
-        return
-    totals = (
-        "row",
-        "models",
-        "trainable",
-        "trainable_without_decoders",
-        "closed_form",
-        "printed_millions",
-        "published",
-        "published_decoders",
-    )
-    titles = {key: key for key in (*totals, "difference_with_decoders")} | {"difference": "difference_without_decoders", "dead": "dead"}
-    show_rows([{title: row[key] for key, title in titles.items()} for row in rows], as_json)
-    show_rows([{key: row[key] for key in ("row", *PARAMETER_GROUPS, "not_trained")} for row in rows], as_json)
-    for row in rows:
-        if row["dead"]:
-            console.print(f"[bold]{row['row']}[/]: trains without gradient: {', '.join(row['dead_names'])}", highlight=False)
-        if row["refused"] is not None:
-            console.print(f"[bold]{row['row']}[/]: {row['refused']}", highlight=False)
-        if row["published"] is not None:
-            console.print(f"[bold]{row['row']}[/]: {row['published_includes']} ({row['evidence']}). {row['note']}", highlight=False)
+    elif not quiet:
+        show_ledger(console, rows, PARAMETER_GROUPS)
 
 
 def evaluate(

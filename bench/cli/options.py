@@ -9,7 +9,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from bench.cli.tables import plain
 
 HELP = {"help_option_names": ["-h", "--help"]}
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -64,7 +65,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: whole reasons of failures, every setting of a tune.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors, and data that was asked for, only.")]
 DEFAULT_RESULTS = Path("results")
-console = Console(width=None if sys.stdout.isatty() else 200)
+FILE_WIDTH = 200
+"""Characters of a line where standard output is no terminal and COLUMNS does not say."""
+console = Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else FILE_WIDTH)
 
 
 def load_suite(
@@ -153,17 +156,4 @@ def show_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    table = Table()
-    for i, key in enumerate(rows[0] if rows else ()):
-        numeric = all(isinstance(row[key], int | float) for row in rows)
-        table.add_column(key.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
-    console.print(table)
-
-
-def cell(value: Any) -> str:
-    """Format a value of a terminal table."""
-    if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-    return "" if value is None else str(value)
+    console.print(plain(rows))

@@ -1,7 +1,7 @@
 """Commands about a sweep: plan, run, status."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,7 @@ from bench.cli.options import (
 )
 from bench.cli.reports import print_report
 from bench.cli.running import Running, command_line, with_running
+from bench.cli.steps import Steps
 from bench.storage import plain_name
 
 
@@ -46,28 +47,44 @@ def plan(
     weights: Weights = None,
     tuned: Tuned = False,
     held_out: HeldOut = None,
+    estimate: Annotated[
+        bool, typer.Option(help="Measure a few steps of rows without record and profile, to estimate their time; else it is left open.")
+    ] = True,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what would run: rows, trainable parameters, missing trials, and an estimate of the time from steps measured here."""
-    from bench.launch import plan_rows
+    """Show what would run: rows, trainable parameters, missing trials, and an estimate of the time from records, profiles or steps here."""
+    from bench.estimate import plan_rows
 
     chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None, held_out)
-    rows = plan_rows(chosen, results / suite, data_root=data_root)
-    if as_json or not quiet:
+    with Steps("measures" if estimate else "counts", quiet=quiet) as steps:
+        rows = plan_rows(chosen, results / suite, data_root=data_root, estimate=estimate, progress=steps)
+    if as_json:
         show_rows(rows, as_json)
-    if not as_json:
-        to_do = sum(row["missing"] for row in rows)
-        seconds = sum(row["missing"] * row["seconds_per_trial"] for row in rows)
-        print(f"{to_do} of {sum(row['trials'] for row in rows)} trials to run, about {duration(seconds)} of one slot in all.")
+        return
+    if not quiet:
+        show_rows([_planned(row) for row in rows], as_json)
+    to_do, known = sum(row["missing"] for row in rows), [row for row in rows if row["seconds_per_trial"] is not None]
+    timed = sum(row["missing"] for row in known)
+    about = (
+        f"about {duration(sum(row['missing'] * row['seconds_per_trial'] for row in known))} of one slot in all" if timed else "time unknown"
+    )
+    partial = f" for {timed} of them" if 0 < timed < to_do else ""
+    print(f"{to_do} of {sum(row['trials'] for row in rows)} trials to run" + (f", {about}{partial}." if to_do else "."))
+
+
+def _planned(row: dict[str, Any]) -> dict[str, Any]:
+    seconds = row["seconds_per_trial"]
+    shown = {key: value for key, value in row.items() if key not in ("seconds_per_trial", "estimate_from")}
+    return shown | {"time_a_trial": None if seconds is None else duration(seconds), "from": row["estimate_from"]}
 
 
 def duration(seconds: float) -> str:
     """Return a duration in the unit that suits it."""
-    for unit, length in (("days", 86400), ("hours", 3600)):
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds / 60:.0f} minutes"
+            return f"{seconds / length:,.{0 if seconds >= 100 * length else 1}f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 @with_running
