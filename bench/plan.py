@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.config import TrialConfig, steps_per_epoch
+from bench.config import TrialConfig, digest, steps_per_epoch
 from bench.profile import profile_id
 from bench.record import SCHEMA_VERSION, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite
@@ -40,11 +40,20 @@ def plan_row(row: Row) -> dict[str, Any]:
         "cell_id": row.cell_id,
         "label": row.label,
         "method": method_block(first.method_name, first.method),
+        **sweep_of(first),
         "kind": row.kind,
         "run_ids": [trial.run_id for trial in row.trials],
         "tasks": list(dict.fromkeys(task for trial in row.trials for task in trial.tasks)),
         "seeds": sorted({trial.seed for trial in row.trials}),
     }
+
+
+def sweep_of(trial: TrialConfig) -> dict[str, Any]:
+    """Return what the rows of one sweep share: `settings`, the method's fields but the dial, and a hash of all but dial, seed and tasks."""
+    plain = trial.to_dict()
+    settings = {key: value for key, value in plain["method"].items() if key not in ("name", trial.method.dial)}
+    shared = {key: value for key, value in plain.items() if key not in ("seed", "tasks")} | {"method": settings}
+    return {"settings": settings, "sweep_id": digest(shared, 12)}
 
 
 def missing(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RecordError
+from bench.report.family import family_of
 from bench.report.intervals import bounded_interval, delta_m_interval, positive_interval
 from bench.report.paired import Pairs, compare_rows, delta_m_replicates, image_replicates, rank_intervals, tied_with_best
 from bench.report.pareto import pareto_front
@@ -196,17 +197,15 @@ def interquartile_mean(values: np.ndarray) -> float:
 
 
 def _row_identity(plan: Mapping, position: int) -> dict:
-    """Name a row; a family is a method in one training mode, so that LoRA per task and shared LoRA are two."""
+    """Name a row by its plan."""
     row = plan["rows"][position]
     method = row["method"]
-    modes = {other["kind"] for other in plan["rows"] if other["method"]["name"] == method["name"]}
-    mode = "" if len(modes) == 1 else (", single-task" if row["kind"] == "single_task" else ", multi-task")
     return {
         "label": row["label"],
         "method": method["name"],
         "title": method["title"],
         "kind": row["kind"],
-        "family": method["title"] + mode,
+        "family": family_of(plan["rows"], row),
         "single_path": False if row["kind"] == "single_task" else method.get("single_path"),
         "dial": method["dial"],
         "dial_value": method["dial_value"],

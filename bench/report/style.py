@@ -18,6 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from bench.report.family import SEPARATOR
+
 FAMILIES = Path(__file__).with_name("families.toml")
 TEXT_WIDTH_INCHES = 7.0
 STYLE = {
@@ -30,6 +32,8 @@ _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _GREYS = ("#000000", "#595959", "#8c8c8c", "#b3b3b3")
 _MARKERS, _GREY_MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">"), ("*", "P", "X", "d")
 _DASHES = ("-", "--", ":", "-.")
+_VARIANT_TURNS = (2, 3, 5, 6, 7)
+"""How far the marker of a method's further sweeps is turned; a turn of 4 is that of one model a task."""
 
 
 def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
@@ -57,8 +61,14 @@ def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
 
 def _places(families: Iterable[str], known: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return each family's place in the palette, and how far its marker is turned from that place's: one a task shares the colour."""
-    places, strangers = {}, len(known)
+    places, strangers, variants = {}, len(known), {}
     for family in families:
+        base, variant, _ = family.partition(SEPARATOR)
+        if variant and (base in places or base in known):  # a further sweep of a method: its colour, another marker
+            turn = variants[base] = variants.get(base, 0) + 1
+            position, start = places.get(base, (known.index(base) if base in known else 0, 0))
+            places[family] = position, start + _VARIANT_TURNS[(turn - 1) % len(_VARIANT_TURNS)]
+            continue
         title, _, mode = family.rpartition(", ")
         title, mode = (title, mode) if mode in ("single-task", "multi-task") else (family, "")
         if family in known:
