@@ -228,7 +228,7 @@ def test_hovering_says_the_setting_and_its_run_ids(chromium, page: Path):
     )
     assert "LoRA (r=8)" in text
     assert "rank = 8" in text
-    assert "of resampled seeds" in text
+    assert "on the front with probability" in text
     assert all(f"row4-semseg_human_parts_saliency_normals-s{seed}" in text for seed in (0, 1, 2))
 
 

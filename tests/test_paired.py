@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_records import MadeSuite, made_method
+from made_records import MadeSuite, demo_like_suite, made_method
 from scipy import stats as scipy_stats
 
 from bench.measure.metrics import METRICS
@@ -65,6 +65,35 @@ def test_rows_that_are_equal_are_rarely_told_apart(rows: int, seeds: int, spread
         pairwise += (pairs.p[upper] < 0.05).mean()
     assert wrong / trials < 0.08  # any mistake in a whole table
     assert pairwise / trials < 0.09  # two seeds leave the tails of a single comparison a little short
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("image", [0.15, 0.7])
+def test_equal_rows_are_rarely_told_apart_by_seeds_and_images(seeds: int, image: float) -> None:
+    generator, trials, wrong = np.random.default_rng(seeds), 200, 0
+    for _ in range(trials):
+        values = generator.normal(size=(13, seeds)) + image * generator.normal(size=(13, 1))
+        pairs = compare_rows(values, values.mean(axis=1, keepdims=True) + image * generator.normal(size=(13, 200)))
+        wrong += np.nanmin(pairs.adjusted) < 0.05
+    assert pairs.resampled == "seeds and images"
+    assert wrong / trials <= 0.06
+
+
+@pytest.mark.parametrize("lost", [1, 6, 12])
+def test_a_row_that_lost_a_seed_is_not_tested_by_images_alone(lost: int) -> None:
+    generator = np.random.default_rng(lost)
+    values = generator.normal(size=(13, 2)) + 100 * np.eye(13)[0][:, None]
+    values[1 : lost + 1, 1] = np.nan
+    means = np.nanmean(values, axis=1)
+    pairs = compare_rows(values, means[:, None] + 0.01 * generator.normal(size=(13, 200)))
+    assert np.isnan(pairs.p[1 : lost + 1]).all()
+    if lost == 12:  # no pair has its seeds, so nothing is tested
+        assert pairs.resampled == "nothing"
+    else:
+        assert tied_with_best(pairs, means, higher_is_better=True)[: lost + 1].all()
+        low, high = rank_intervals(pairs, means, higher_is_better=True)
+        assert (low[1], high[1]) == (1, 13)
+        assert pairs.resampled == "seeds and images"
 
 
 def test_a_planted_difference_is_found_with_three_seeds() -> None:
@@ -159,3 +188,14 @@ def test_mean_rank_is_over_tasks_and_seeds() -> None:
         suite.add(made_method(value=rank), {seed: dict(zip(suite.tasks, values, strict=True)) for seed in (0, 1)})
     rows = row_frame(suite.plan(), suite.records)
     assert list(rows["mean_rank"]) == [3.0, 1.5, 1.5]
+
+
+def test_the_reference_is_exactly_zero_and_numbers_that_all_seeds_agree_on_have_no_interval() -> None:
+    suite = demo_like_suite(seeds=(0, 1, 2))
+    rows = row_frame(suite.plan(), suite.records)
+    reference = rows[rows["is_reference"]].iloc[0]
+    assert reference["delta_m_mean"] == 0
+    assert not 0 < abs(reference["iqm_change"]) < 1e-9
+    exact = rows["stored_bytes_std"] == 0
+    assert exact.any()
+    assert rows.loc[exact, ["stored_bytes_low", "stored_bytes_high"]].isna().all(axis=None)

@@ -5,30 +5,59 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_records import MadeSuite, demo_like_suite, made_method
+from scipy import stats as scipy_stats
 
 from bench.report.evidence import evidence_files
-from bench.report.pareto import AXES, front_frame, front_probability, front_summary, hypervolume, hypervolume_interval, knee, redraw
+from bench.report.intervals import mean_interval
+from bench.report.pareto import (
+    AXES,
+    front_frame,
+    front_probability,
+    front_summary,
+    hypervolume,
+    hypervolume_interval,
+    knee,
+    redraw,
+    redraw_costs,
+)
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import row_frame
 from bench.report.tables import main_table
 
 
-def test_the_probability_of_the_front_equals_the_count_of_all_outcomes() -> None:
-    # the dearer row is on the front where its redrawn mean is higher: of 4 x 4 equally likely pairs of draws
-    cheap, dear = np.array([0.0, 2.0]), np.array([0.5, 1.0])
-    widened = [own.mean() + np.sqrt(2) * (np.array([own[0], own.mean(), own.mean(), own[1]]) - own.mean()) for own in (cheap, dear)]
-    expected = np.mean([second > first for first in widened[0] for second in widened[1]])
-    share = front_probability([np.array([1.0]), np.array([2.0])], [cheap, dear], draws=20_000)
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_probability_of_the_front_equals_the_t_distribution(seeds: int) -> None:
+    # the cheap row's score is exact, so the dearer one is on the front where its true mean, a shifted t, is higher
+    dear = np.array([0.2, 1.5, 0.9, 0.1, 2.0])[:seeds]
+    expected = scipy_stats.t.cdf((dear.mean() - 0.5) / (dear.std(ddof=1) / np.sqrt(seeds)), seeds - 1)
+    share = front_probability([np.array([1.0]), np.array([2.0])], [np.full(seeds, 0.5), dear], draws=20_000)
     assert share[0] == 1
     assert share[1] == pytest.approx(expected, abs=0.015)
 
 
-def test_redrawn_means_have_the_variance_of_the_mean() -> None:
-    values = np.array([1.0, 4.0, 2.0])
-    drawn = redraw([values, np.array([7.0]), np.array([])], np.random.default_rng(0), 50_000)
-    assert drawn[:, 0].var() == pytest.approx(values.var(ddof=1) / 3, rel=0.03)
-    assert (drawn[:, 1] == 7).all()
+def test_redrawn_means_end_where_the_t_interval_does() -> None:
+    values = np.array([1.0, 4.0])
+    drawn = redraw([values, np.array([7.0]), np.array([])], np.random.default_rng(0), 200_000)
+    assert np.quantile(drawn[:, 0], [0.025, 0.975]) == pytest.approx(mean_interval(values), rel=0.05)
+    assert np.quantile(drawn[:, 1], 0.975) - 7 == pytest.approx(np.sqrt(2) * (mean_interval(values)[1] - 2.5), rel=0.05)  # borrowed
     assert np.isnan(drawn[:, 2]).all()
+
+
+def test_redrawn_costs_are_positive_and_those_known_exactly_stay() -> None:
+    costs = [np.array([1.0, 3.0]), np.array([5.0, 5.0]), np.array([4.0]), np.array([])]
+    drawn = redraw_costs(costs, np.random.default_rng(0), 10_000)
+    assert (drawn[:, 0] > 0).all()
+    assert np.isfinite(drawn[:, 0]).all()
+    assert np.median(drawn[:, 0]) == pytest.approx(np.sqrt(3), rel=0.05)
+    assert (drawn[:, 1] == 5).all()
+    assert (drawn[:, 2] == 4).all()
+    assert np.isnan(drawn[:, 3]).all()
+
+
+def test_a_row_of_one_seed_has_no_probability_and_makes_no_other_row_sure() -> None:
+    share = front_probability([np.array([1.0]), np.array([2.0])], [np.array([0.0]), np.array([0.1, 0.3])])
+    assert np.isnan(share[0])
+    assert 0.5 < share[1] < 0.8
 
 
 def test_one_seed_gives_no_probability() -> None:
@@ -75,7 +104,8 @@ def test_a_row_that_is_dominated_for_sure_is_never_on_the_front() -> None:
     suite.add(made_method(value=4), {0: {"semseg": 50.0}, 1: {"semseg": 51.0}}, trainable=2_000_000)
     suite.add(made_method(value=8), {0: {"semseg": 40.0}, 1: {"semseg": 41.0}}, trainable=3_000_000)
     front = front_frame(suite.plan(), scored_seed_frame(suite.plan(), suite.records), "params")
-    assert list(front["front_probability"]) == [1, 0]
+    assert front["front_probability"][0] == 1
+    assert front["front_probability"][1] < 0.1  # ten points with a standard error of 0.7 each, one degree of freedom
     assert list(front["cost"]) == [2.0, 3.0]
 
 

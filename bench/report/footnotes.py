@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from bench.report.intervals import FEWEST_ROWS_TO_POOL
 from bench.report.seeds import HELD_OUT, why_no_delta_m
 from bench.tasks import TASKS
 
@@ -140,19 +141,26 @@ def _tuning_note(rates: Sequence[str], tuning: Mapping | None) -> str:
 def _test_notes(plan: Mapping, rows: pd.DataFrame) -> list[str]:
     """Say how rows were told apart, and what that covers."""
     kinds = set(rows.filter(regex="_resampled$").iloc[0])
+    tested = [name.removesuffix("_resampled") for name in rows if name.endswith("_resampled")]
+    pooled = any((rows[f"{name}_std"] > 0).sum() >= FEWEST_ROWS_TO_POOL for name in tested)
+    seeds = "seeds (variance moderated over rows)" if pooled else "seeds"
     covers = {
-        "seeds and images": "seeds (variance moderated over rows) and validation images (paired bootstrap from per-image sums) both count",
+        "seeds and images": f"{seeds} and validation images (paired bootstrap from per-image sums) both count",
         "seeds": "seeds alone count, so that they hold for these validation images",
         "images": "one seed, so that only validation images are resampled: they do not cover what another seed would change",
     }
     said = "; ".join(text for kind, text in covers.items() if kind in kinds)
     if not said:
-        return ["No tests: one seed, and no per-image sums. Bold: best of a column at the digits shown; that is no statement about chance."]
+        why = "No tests: no two rows share two seeds, or all have one seed and no per-image sums."
+        return [f"{why} Bold: best of a column at the digits shown; that is no statement about chance."]
     notes = [
         f"Tests between rows are paired on seeds and images: {said}. All pairs of a column, Holm-corrected at 5 %. Bold: the best and "
         "every row that is not told apart from it; where that would be all rows, none is bold. Rank: by Δm, the places that the tests "
         "leave open."
     ]
+    single = rows.loc[rows["seeds_complete"] == 1, "label"]
+    if len(single) and (rows["seeds_complete"] > 1).any():
+        notes.append(f"Not tested, for one seed shows no spread, and so not told apart from any other row: {_listed(single)}.")
     reference = rows[rows["is_reference"]]
     if len(reference) and reference["seeds_complete"].iloc[0] == 1 and (rows["seeds_complete"] > 1).any():
         notes.append("The reference of Δm has one seed: its spread is unknown and missing from the intervals of Δm.")

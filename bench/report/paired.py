@@ -1,12 +1,17 @@
 """Which rows can be told apart: paired over seeds and over images, all pairs of a column at once, corrected by Holm.
 
-The difference of two rows' means over seeds has two sources of chance, which are added (Satterthwaite):
+The difference of two rows' means over seeds has two sources of chance, which are added:
 
 - **seeds**: variances over seeds, what a seed does to all rows taken out, moderated over the rows (`bench.report.intervals`);
 - **images**: a bootstrap that draws validation images, the same for all rows and seeds, from the per-image sums of the records.
 
-With one seed only images are resampled; that says what other images would change, not what another seed would. Where records have no
-per-image sums only seeds count, and the statement holds for these images. With neither there is no test.
+The degrees of freedom are those of the seeds' part alone (Satterthwaite over the two rows): those of the sum would be near infinite
+wherever two seeds happen to lie close together, and simulation shows that such tests find differences where there are none.
+
+A pair of which a row has one seed, or that has fewer than two seeds in common, is not tested in a column where other rows have several:
+images alone would leave out what a seed changes. It cannot be separated, and shares marks and ranks. Where every row has one seed, only
+images are resampled; that says what other images would change, not what another seed would. Where records have no per-image sums only
+seeds count, and the statement holds for these images. With neither there is no test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,18 +71,13 @@ def compare_rows(values: np.ndarray, replicates: np.ndarray | None = None) -> Pa
     sums = np.nan_to_num(values) @ present.T  # [i, j]: sum of row i over the seeds that j has too
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = np.where(common > 0, (sums - sums.T) / common, np.nan)
-    variance, df = moderated(*residual_variances(values))
-    several = np.where(common > 0, common, np.nan)
-    seed_parts = np.stack([np.broadcast_to(part, (rows, rows)) for part in (variance[:, None], variance[None])]) / several
-    seed_parts = np.where(np.isnan(seed_parts).any(axis=0), np.nan, seed_parts)
-    seed_dfs = np.stack([np.broadcast_to(part, (rows, rows)) for part in (df[:, None], df[None])])
-    parts, dfs = [*np.nan_to_num(seed_parts)], [*seed_dfs]
-    known = ~np.isnan(seed_parts).any(axis=0)
-    if replicates is not None:
-        image = _image_variance(replicates)
-        parts, dfs = [*parts, np.nan_to_num(image)], [*dfs, np.full((rows, rows), np.inf)]
-        known |= ~np.isnan(image)
-    total, total_df = welch(np.stack(parts), np.stack(dfs))
+    seed_part, total_df = _seed_variance(values, common)
+    seeds = bool((~np.isnan(seed_part[~np.eye(rows, dtype=bool)])).any())
+    image = np.full((rows, rows), np.nan) if replicates is None else _image_variance(replicates)
+    one_seed = bool((present.sum(axis=1) < 2).all())
+    known = ~np.isnan(image) if one_seed else ~np.isnan(seed_part)
+    total = np.nan_to_num(seed_part) + np.nan_to_num(image)
+    total_df = np.full((rows, rows), np.inf) if one_seed else total_df
     deviation = np.sqrt(np.where(known & (total > 0), total, np.nan))
     p = two_sided_p(difference / deviation, total_df)
     p = np.where(known & (total == 0), np.where(difference == 0, 1.0, 0.0), p)  # no spread at all: equal, or surely different
@@ -93,8 +93,19 @@ def compare_rows(values: np.ndarray, replicates: np.ndarray | None = None) -> Pa
         high=difference + half,
         p=p,
         adjusted=adjusted,
-        resampled=_resampled(bool((~np.isnan(variance)).any()), replicates is not None and bool((~np.isnan(replicates)).any())),
+        resampled=_resampled(seeds, bool((known & ~np.isnan(image))[upper].any())),
     )
+
+
+def _seed_variance(values: np.ndarray, common: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (R, R) variances of the differences over seeds and their degrees of freedom; NaN for fewer than two common seeds."""
+    shape = common.shape
+    variance, df = moderated(*residual_variances(values))
+    several = np.where(common > 1, common, np.nan)
+    parts = np.stack([np.broadcast_to(part, shape) for part in (variance[:, None], variance[None])]) / several
+    dfs = np.stack([np.broadcast_to(part, shape) for part in (df[:, None], df[None])])
+    _, joint = welch(np.nan_to_num(parts), dfs)
+    return parts.sum(axis=0), np.where(np.isnan(joint), dfs.sum(axis=0), joint)  # no spread in either: what the seeds have
 
 
 def _resampled(seeds: bool, images: bool) -> str:
@@ -111,7 +122,8 @@ def _image_variance(replicates: np.ndarray) -> np.ndarray:
 
 
 def tied_with_best(pairs: Pairs, means: np.ndarray, *, higher_is_better: bool) -> np.ndarray:
-    """Mark the best row and those that cannot be told apart from it; without any test, the rows whose mean equals the best.
+    """Mark the best row and those that cannot be told apart from it, for want of a test too; where no pair of the column has one, the rows
+    whose mean equals the best.
 
     Args:
         pairs: As `compare_rows` returns it.
@@ -123,15 +135,15 @@ def tied_with_best(pairs: Pairs, means: np.ndarray, *, higher_is_better: bool) -
         return tied
     best = int(np.nanargmax(means) if higher_is_better else np.nanargmin(means))
     worse = pairs.better(higher_is_better=higher_is_better)[best]
-    untested = np.isnan(pairs.adjusted[best]) & (means != means[best])
+    untested = np.isnan(pairs.adjusted).all() & (means != means[best])
     return ~np.isnan(means) & ~worse & ~untested
 
 
 def rank_intervals(pairs: Pairs, means: np.ndarray, *, higher_is_better: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's best and worst rank (1 is best) that the pairs leave open; NaN for rows without a mean."""
+    """Return each row's best and worst rank (1 is best) that the pairs leave open; NaN for rows without a mean, and without any test."""
     known = ~np.isnan(means)
     better = pairs.better(higher_is_better=higher_is_better)
-    untested = ~known | np.isnan(pairs.adjusted).all(axis=1)
+    untested = ~known | np.isnan(pairs.adjusted).all()
     low = 1.0 + better.sum(axis=0)
     high = known.sum() - better.sum(axis=1).astype(float)
     return np.where(untested, np.nan, low), np.where(untested, np.nan, high)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.report.intervals import moderated
 from bench.report.seeds import EXACT_COSTS, reference_position
 
 DRAWS = 2000
 BOOTSTRAP_SEED = 0
 MIB = 2**20
+FARTHEST = np.log(1000)
+"""A drawn cost lies within this factor of the mean (as a logarithm): the tails of t with one degree of freedom would overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,10 @@ AXES: Mapping[str, Axis] = {
     "stored": Axis(cost="stored_bytes", scale=MIB, title="Stored beside the backbone (MiB)"),
     "memory": Axis(cost="step_memory_bytes", scale=MIB, title="Memory of a training step (MiB)"),
     "step_time": Axis(cost="step_seconds", scale=1e-3, title="Training step (ms)"),
-    "flops": Axis(cost="flops_per_image", scale=1e9, title="Forward pass of one image (GFLOPs)"),
-    "inference_time": Axis(cost="inference_seconds", scale=1e-3, title="Inference of one image (ms)"),
+    "flops": Axis(cost="flops_per_image", scale=1e9, title="Forward pass of one image, unmerged (GFLOPs)"),
+    "merged_flops": Axis(cost="merged_flops_per_image", scale=1e9, title="Forward pass of one image, merged (GFLOPs)"),
+    "inference_time": Axis(cost="inference_seconds", scale=1e-3, title="Inference of one image, unmerged (ms)"),
+    "merged_inference_time": Axis(cost="merged_inference_seconds", scale=1e-3, title="Inference of one image, merged (ms)"),
 }
 """Axes by short name."""
 
@@ -58,29 +63,48 @@ def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
 
 
 def redraw(values: Sequence[np.ndarray], generator: np.random.Generator, draws: int) -> np.ndarray:
-    """Draw means over seeds again: a bootstrap of each row's seeds, widened by sqrt(n / (n - 1)), without which few seeds look too sure.
+    """Draw the rows' true means, as few seeds leave them open: Student's t around each mean, with its moderated standard error.
+
+    That is the posterior of the means under flat priors, and its quantiles are the ends of the t interval; resampled values of two seeds
+    would be far too sure. Variances are moderated over rows as for the tests (`bench.report.intervals.moderated`).
 
     Args:
-        values: Per row its values over seeds; one value stays as it is, none gives NaN.
+        values: Per row its values over seeds; none gives NaN. A row of one seed borrows the mean variance of the rows of several, with the
+            fewest degrees of freedom among them; where there are none it stays as it is.
         generator: Source of chance.
         draws: D.
 
     Returns:
         (D, R) means.
     """
-    drawn = np.full((draws, len(values)), np.nan)
-    for position, own in enumerate(values):
-        own = np.asarray(own, dtype=float)
-        if len(own) > 1:
-            means = own[generator.integers(len(own), size=(draws, len(own)))].mean(axis=1)
-            drawn[:, position] = own.mean() + (means - own.mean()) * np.sqrt(len(own) / (len(own) - 1))
-        elif len(own):
-            drawn[:, position] = own[0]
+    n = np.array([len(own) for own in values])
+    means = np.array([np.mean(own) if len(own) else np.nan for own in values])
+    variance = np.array([np.var(own, ddof=1) if len(own) > 1 else np.nan for own in values])
+    variance, df = moderated(variance, np.maximum(n - 1.0, 0.0))
+    several = n > 1
+    if several.any():
+        variance, df = np.where(several, variance, variance[several].mean()), np.where(several, df, df[several].min())
+    else:
+        variance, df = np.zeros(len(n)), np.ones(len(n))
+    return means + generator.standard_t(df, size=(draws, len(n))) * np.sqrt(variance / np.maximum(n, 1))
+
+
+def redraw_costs(cost: Sequence[np.ndarray], generator: np.random.Generator, draws: int) -> np.ndarray:
+    """Draw true costs (D, R): `redraw` of the logarithms, for costs are positive; a cost known once, or on which all seeds agree, stays."""
+    exact = [own[:1] if len(own) < 2 or np.ptp(own) == 0 or np.min(own) <= 0 else np.empty(0) for own in cost]
+    drawn = np.tile([own[0] if len(own) else np.nan for own in exact], (draws, 1)).astype(float)
+    spread = [position for position, own in enumerate(cost) if len(own) and not len(exact[position])]
+    if spread:
+        centre = np.array([np.log(cost[position]).mean() for position in spread])
+        logs = redraw([np.log(cost[position]) for position in spread], generator, draws)
+        drawn[:, spread] = np.exp(np.clip(logs, centre - FARTHEST, centre + FARTHEST))
     return drawn
 
 
 def front_probability(cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *, draws: int = DRAWS) -> np.ndarray:
-    """Return how often each row is on the front when seeds are drawn again, rows independently of each other.
+    """Return how probable each row is to be on the front, given the seeds: how often it is when true means are drawn (`redraw`).
+
+    Rows are drawn independently of each other.
 
     Args:
         cost: Per row its costs over seeds (one value where all seeds agree).
@@ -88,14 +112,12 @@ def front_probability(cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *
         draws: How often.
 
     Returns:
-        (R,) shares; NaN for a row without cost or score, and for all where every score has one seed only (nothing to draw from).
+        (R,) shares; NaN for a row without cost, or with fewer than two scores: its own spread is unknown.
     """
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    costs, scores = redraw(cost, generator, draws), redraw(score, generator, draws)
+    costs, scores = redraw_costs(cost, generator, draws), redraw(score, generator, draws)
     share = np.mean([pareto_front(c, s) for c, s in zip(costs, scores, strict=True)], axis=0) if len(cost) else np.empty(0)
-    unknown = np.isnan(costs[0]) | np.isnan(scores[0])
-    if all(len(own) < 2 for own in score):
-        unknown = np.ones(len(share), dtype=bool)
+    unknown = np.isnan(costs[0]) | np.array([len(own) < 2 for own in score], dtype=bool)
     return np.where(unknown, np.nan, share)
 
 
@@ -119,14 +141,14 @@ def hypervolume(cost: Sequence[float], score: Sequence[float], *, reference: tup
 def hypervolume_interval(
     cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *, reference: tuple[float, float], draws: int = DRAWS
 ) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % points of the hypervolume when seeds are drawn again; NaN where every score has one seed only.
+    """Return the 2.5 % and 97.5 % points of the hypervolume when true means are drawn (`redraw`); NaN where every score has one seed.
 
     Noise makes a front look better than it is (the best of several noisy scores), so the interval tells the spread, not that bias.
     """
     if all(len(own) < 2 for own in score):
         return np.nan, np.nan
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    costs, scores = redraw(cost, generator, draws), redraw(score, generator, draws)
+    costs, scores = redraw_costs(cost, generator, draws), redraw(score, generator, draws)
     volumes = [hypervolume(c, s, reference=reference) for c, s in zip(costs, scores, strict=True)]
     low, high = np.quantile(volumes, [0.025, 0.975])
     return float(low), float(high)

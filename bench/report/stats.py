@@ -32,6 +32,8 @@ __all__ = [
     "reference_position", "row_frame", "seed_frame",
 ]  # fmt: skip
 
+ROUND_OFF = 1e-9
+"""Relative changes in percent below this are rounding, as of the reference against its own mean."""
 
 METRIC_RANGES = {metric_column(name): RANGES[task.unit] for name, task in TASKS.items()}
 """Values that a headline metric can take, per column."""
@@ -53,7 +55,8 @@ def row_frame(
         One line a plan row, families kept together in the order of the plan. Columns label, method, title, kind, family, dial, dial_value,
         is_reference, seeds_planned, seeds_complete, missing (what keeps seeds from counting, or empty); for every headline metric, delta_m
         and measured cost `<quantity>_mean`, `_std` (sample, n - 1; missing for one seed), `_n`, `_low` and `_high` (95 % interval; of
-        delta_m with the reference's spread in it, and missing for the reference itself, which is 0 by definition); for metrics and delta_m
+        delta_m with the reference's spread in it, and missing for the reference itself, which is 0 by definition; of others
+        missing where all seeds agree exactly); for metrics and delta_m
         `<quantity>_tied_best` (best, or not told apart from the best) and `<quantity>_resampled`; rank_low, rank_high by delta_m;
         mean_rank (over tasks and seeds) and iqm_change (interquartile mean over tasks and seeds of the relative change against the
         reference, percent); one column for each count. `<quantity>_held_out_...` where every model of a row has them.
@@ -77,6 +80,8 @@ def row_frame(
             line |= _summary_of(name, values[:1] if measured_once else values)
         for suffix in ("", HELD_OUT) if held_out else ("",):
             line |= _delta_m_ends(plan, seeds, position, suffix)
+        if position == reference_position(plan):
+            line |= {f"{name}_mean": 0.0 for name in shown + held_out if name.startswith("delta_m") and line[f"{name}_n"]}
         lines.append(line)
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
     compared = _comparisons(plan, records, seeds, frame, records_dir) | _robust(plan, seeds)
@@ -104,6 +109,8 @@ def _summary_of(name: str, values: np.ndarray) -> dict[str, float | int]:
         low, high = positive_interval(values)
     else:
         low, high = bounded_interval(values, *METRIC_RANGES.get(name.removesuffix(HELD_OUT), (-np.inf, np.inf)))
+    if len(values) and np.ptp(values) == 0:  # a number that all seeds agree on has no spread to make an interval of
+        low = high = np.nan
     mean = values.mean() if len(values) else np.nan
     std = values.std(ddof=1) if len(values) > 1 else np.nan
     return {f"{name}_mean": mean, f"{name}_std": std, f"{name}_n": len(values), f"{name}_low": low, f"{name}_high": high}
@@ -183,6 +190,7 @@ def _robust(plan: Mapping, seeds: pd.DataFrame) -> dict[str, np.ndarray]:
     iqm = np.full(rows, np.nan)
     if changes and len(changes) == len(reference):
         iqm = np.array([interquartile_mean(line[~np.isnan(line)]) for line in np.concatenate(changes, axis=1)])
+        iqm = np.where(np.abs(iqm) < ROUND_OFF, 0.0, iqm)
     return {"mean_rank": mean_rank, "iqm_change": iqm}
 
 

@@ -54,7 +54,7 @@ def payload(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, damag
 
 
 def front_chances(plan: Mapping, records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
-    """Return, per row and cost axis, the probability that the row is on the front of delta_m (bootstrap over seeds)."""
+    """Return, per row and cost axis, the probability that the row is on the front of delta_m (`bench.report.pareto.front_probability`)."""
     seeds, chances = scored_seed_frame(plan, records), {}
     keys = {cost.column: key for key, cost in COSTS.items()}
     for name, axis in AXES.items():

@@ -33,7 +33,7 @@ function hoverText(row, number, x, y, chance) {
   const listed = ids.slice(0, 8).join("<br>") + (ids.length > 8 ? `<br>and ${ids.length - 8} more` : "");
   return `<b>#${number} ${escaped(row.label)}</b><br>${escaped(setting)}<br>${escaped(x.title)}: ${withInterval(x.value)}` +
     `<br>${escaped(y.title)}: ${withInterval(y.value)}<br>seeds: ${row.n} of ${row.planned}` +
-    (chance === undefined || chance === null || row.n < 2 ? "" : `<br>on the front in ${Math.round(100 * chance)} % of resampled seeds`) + `<br>${listed}`;
+    (chance === undefined || chance === null || row.n < 2 ? "" : `<br>on the front with probability ${Math.round(100 * chance)} % (t over seeds)`) + `<br>${listed}`;
 }
 
 /** Indices on the front: no other point is at least as good in both and better in one; equal points stand together. */
