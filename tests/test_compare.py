@@ -47,6 +47,16 @@ def test_a_planted_move_is_found_among_noise_and_a_copy_is_identical(tmp_path: P
     assert lines.loc["LoRA (r=7)", "difference"] == pytest.approx(3, abs=0.5)
 
 
+def test_a_row_that_lost_seeds_is_not_tested_by_images_alone(tmp_path: Path) -> None:
+    suite = made()
+    other = shifted(suite, {"LoRA (r=7)": 3.0}, noise=0.2)
+    other.records = [record for record in other.records if record["method"]["label"] != "LoRA (r=7)" or record["seed"] == 0]
+    lines = compare_results(suite.write(tmp_path / "a"), other.write(tmp_path / "b")).query("quantity == 'semseg_miou'").set_index("label")
+    assert lines.loc["LoRA (r=7)", "n"] == 1
+    assert lines.loc["LoRA (r=7)", "verdict"] == "no test"
+    assert (lines.drop("LoRA (r=7)")["verdict"] == "within noise").all()
+
+
 def test_counts_that_differ_and_rows_without_a_test_are_named(tmp_path: Path) -> None:
     suite = MadeSuite(tasks=("semseg",), seeds=(0,))
     suite.add(made_method(value=4), {0: {"semseg": 50.0}})

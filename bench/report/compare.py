@@ -1,8 +1,9 @@
 """Two results of the same suite: which rows moved beyond noise. For upgrades of torch or timm, another GPU, other code.
 
 Rows are matched by label, trials by seed. Of a row, the differences B minus A over common seeds are tested against 0: their variance
-(moderated over the rows) plus, where data and images are the same and per-image sums exist, that of a bootstrap over images; Holm within a
-quantity. Parameter counts must be equal.
+(moderated over the rows) plus, where data and images are the same and per-image sums exist, that of a bootstrap over images, with the
+seeds' degrees of freedom; Holm within a quantity. A row with one common seed is not tested where others have several. Parameter counts must
+be equal.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RecordError, load_records, read_plan
-from bench.report.intervals import LEVEL, holm, moderated, t_quantile, two_sided_p, welch
+from bench.report.intervals import LEVEL, holm, moderated, t_quantile, two_sided_p
 from bench.report.paired import delta_m_replicates, image_replicates
 from bench.report.seeds import EXACT_COSTS, metric_column, plan_tasks, reference_means, scored_seed_frame
 
@@ -23,7 +24,7 @@ def compare_results(first: Path, second: Path) -> pd.DataFrame:
     Returns:
         One line a common row and quantity: label, quantity, n (common seeds), a, b (means over them), difference (b - a), low, high (95 %),
         p (Holm within the quantity), verdict: "identical" (every seed), "within noise", "moved", "counts differ", "no test" (differs,
-        but one seed and no common images), "not run".
+        but one seed, where other rows have several or there are no common images), "not run".
 
     Raises:
         RecordError: Where the two have no row label in common.
@@ -108,9 +109,10 @@ def _compare_quantity(sides: list[dict], labels: list[str], quantity: str, image
     image = np.full(len(labels), np.nan)
     if images[0] is not None and images[1] is not None:
         image = (images[1] - images[0]).var(axis=1, ddof=1)
-    parts = np.stack([np.nan_to_num(variance / np.maximum(n, 1)), np.nan_to_num(image)])
-    total, total_df = welch(parts, np.stack([df, np.full(len(labels), np.inf)]))
-    known = (n > 0) & ~(np.isnan(variance) & np.isnan(image))
+    one_seed = bool((n < 2).all())  # else images alone would leave out, in a row that lacks seeds, what a seed changes
+    total = np.nan_to_num(variance / np.maximum(n, 1)) + np.nan_to_num(image)
+    total_df = np.full(len(labels), np.inf) if one_seed else df  # the seeds' alone, as in `bench.report.paired`
+    known = (n > 0) & ~np.isnan(image if one_seed else variance)
     mean = np.array([own.mean() if len(own) else np.nan for own in differences])
     deviation = np.sqrt(np.where(known & (total > 0), total, np.nan))
     p = np.where(known & (total == 0), np.where(mean == 0, 1.0, 0.0), two_sided_p(mean / deviation, total_df))

@@ -75,7 +75,7 @@ _QUANTILES = ("12.7", "4.3", "3.2")
 def _few_seeds(count: int) -> str:
     """Say why intervals of so few seeds are wide."""
     wide = f"{_QUANTILES[count - 2]} standard errors to either side, where many seeds would take 2"
-    return f"with {count} seeds it is {wide}: that few seeds leave so much open, and the tests between rows, which are paired, are sharper"
+    return f"with {count} seeds it is {wide}: that few seeds leave so much open"
 
 
 def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame, tuning: Mapping | None) -> list[str]:
