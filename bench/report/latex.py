@@ -1,11 +1,17 @@
 """A printed table as LaTeX (booktabs), in ASCII alone."""
 
+import re
+
 import numpy as np
 
 from bench.report.footnotes import MINUS
-from bench.report.tables import DAGGER, DASH, LEFT, MainTable
+from bench.report.tables import DAGGER, DASH, LEFT, MainTable, printed_parts
 
 ROWS_A_PAGE = 45
+CHARACTERS_A_LINE = 145
+"""How many characters of 7 pt the width of a two-column paper holds, gaps between columns counted as two."""
+CONVENTION = "Trainable:"
+"""How the footnote begins that goes into the caption."""
 _LATEX = {
     "±": r"$\pm$", MINUS: "$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δm": r"$\Delta_m$", DASH: "--", "°": r"$^{\circ}$",
     "“": "``", "”": "''", "ρ": r"$\rho$", "α": r"$\alpha$", "λ": r"$\lambda$", DAGGER: r"$^{\dagger}$",
@@ -14,68 +20,92 @@ _LATEX = {
 
 
 def to_latex(table: MainTable, *, label: str) -> str:
-    """Return a `table*` float, or a `longtable` where the rows would not fit on a page; needs the packages named in its first line.
+    """Return `table*` floats, or `longtable`s where the rows would not fit on a page; needs the packages named in its first line.
+
+    What would be too wide to be read stands in several blocks, one under the other, results before costs, each with the first column.
 
     Args:
         table: The table.
         label: LaTeX label of the float.
     """
-    styler = table.cells.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
-    styler = styler.apply(lambda _: np.where(table.bold, "textbf: --rwrap;", ""), axis=None)
-    recalled = table.cells.map(lambda text: text.endswith(DAGGER)).to_numpy()
-    styler = styler.apply(lambda _: np.where(recalled, "textcolor{gray}: --rwrap;itshape: ;", ""), axis=None)
-    align = "".join("l" if head in LEFT else "r" for head in table.cells.columns)
-    lines = styler.to_latex(hrules=True, column_format=align).splitlines()
-    first = next(number for number, line in enumerate(lines) if line == r"\midrule") + 1
-    for position in reversed(range(1, len(table.groups))):
-        if table.groups[position] != table.groups[position - 1]:
-            lines.insert(first + position, r"\addlinespace")
-    notes = [_escape(note) + r"\par" for note in table.footnotes]
-    caption, mark = rf"\caption{{{_escape(table.title)}}}", rf"\label{{{label}}}"
-    if len(table.cells) > ROWS_A_PAGE:
-        head = lines[lines.index(r"\toprule") : lines.index(r"\midrule") + 1]
-        body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
-        parts = [
-            "% needs \\usepackage{booktabs,longtable,xcolor}",
-            r"{\tiny\setlength{\tabcolsep}{1.5pt}",
-            rf"\begin{{longtable}}{{{align}}}",
-            caption + mark + r"\\",
-            *head,
-            r"\endhead",
-            *body,
-            r"\bottomrule",
-            r"\end{longtable}}",
-            r"{\footnotesize",
-            *notes,
-            "}",
-        ]
-    else:
-        parts = [
-            "% needs \\usepackage{booktabs,graphicx,xcolor}",
-            r"\begin{table*}",
-            r"\centering",
-            caption,
-            mark,
-            r"\resizebox{\textwidth}{!}{%",
-            *lines,
-            "}",
-            r"\par\smallskip",
-            r"\begin{minipage}{\textwidth}\footnotesize",
-            *notes,
-            r"\end{minipage}",
-            r"\end{table*}",
-        ]
+    convention = [note for note in table.footnotes if note.startswith(CONVENTION)]
+    caption = rf"\caption{{{_escape('. '.join([table.title, *convention]))}}}"
+    notes = [_escape(note) + r"\par" for note in table.footnotes if note not in convention]
+    blocks = [_tabular(table, places) for places in _blocks(table)]
+    rows = len(table.cells)
+    parts = _long(blocks, caption, label, notes) if rows > ROWS_A_PAGE else _floats(blocks, caption, label, notes, rows=rows)
     return _symbols("\n".join(parts)) + "\n"
 
 
+def _blocks(table: MainTable) -> list[list[int]]:
+    """Split the columns, results before costs, into blocks of at most `CHARACTERS_A_LINE`, each with the first column."""
+    heads = list(table.cells.columns)
+    wide = [max(len(head), *table.cells.iloc[:, place].map(len)) + 2 for place, head in enumerate(heads)]
+    blocks = []
+    for _, (_, *places) in printed_parts(heads):
+        line = [0]
+        for place in places:
+            if len(line) > 1 and sum(wide[other] for other in line) + wide[place] > CHARACTERS_A_LINE:
+                blocks.append(line)
+                line = [0]
+            line.append(place)
+        blocks.append(line)
+    return blocks
+
+
+def _tabular(table: MainTable, places: list[int]) -> list[str]:
+    """Return the lines of a tabular of some columns."""
+    cells, bold = table.cells.iloc[:, places], table.bold.iloc[:, places]
+    styler = cells.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
+    styler = styler.apply(lambda _: np.where(bold, "textbf: --rwrap;", ""), axis=None)
+    recalled = cells.map(lambda text: text.endswith(DAGGER)).to_numpy()
+    styler = styler.apply(lambda _: np.where(recalled, "textcolor{gray}: --rwrap;itshape: ;", ""), axis=None)
+    align = "".join("l" if head in LEFT else "r" for head in cells.columns)
+    lines = styler.to_latex(hrules=True, column_format=align).splitlines()
+    first = lines.index(r"\midrule") + 1
+    for position in reversed(range(1, len(table.groups))):
+        if table.groups[position] != table.groups[position - 1]:
+            lines.insert(first + position, r"\addlinespace")
+    return lines
+
+
+def _floats(blocks: list[list[str]], caption: str, label: str, notes: list[str], *, rows: int) -> list[str]:
+    """Return one float, or one a block where all would not fit on a page; smaller only where the page is narrower than a two-column one."""
+    together = [blocks] if rows * len(blocks) <= ROWS_A_PAGE else [[block] for block in blocks]
+    parts = ["% needs \\usepackage{booktabs,graphicx,xcolor}"]
+    for number, own in enumerate(together):
+        again = r"\addtocounter{table}{-1}\caption{continued}"
+        parts += [r"\begin{table*}", r"\centering", caption + rf"\label{{{label}}}" if number == 0 else again]
+        parts += [r"\scriptsize\setlength{\tabcolsep}{3pt}"]
+        for lines in own:
+            fit = r"\ifdim\wd0>\textwidth\resizebox{\textwidth}{!}{\usebox0}\else\usebox0\fi"
+            parts += [r"\setbox0=\hbox{%", *lines, "}", fit, r"\par\smallskip"]
+        parts += [r"\begin{minipage}{\textwidth}\scriptsize", *notes, r"\end{minipage}"] if own is together[-1] else []
+        parts += [r"\end{table*}"]
+    return parts
+
+
+def _long(blocks: list[list[str]], caption: str, label: str, notes: list[str]) -> list[str]:
+    """Return one longtable a block, whose head is repeated on every page."""
+    parts = ["% needs \\usepackage{booktabs,longtable,xcolor}", r"{\scriptsize\setlength{\tabcolsep}{3pt}"]
+    for number, lines in enumerate(blocks):
+        top, middle, bottom = (lines.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+        align = re.fullmatch(r"\\begin\{tabular\}\{(\w+)\}", lines[top - 1])[1]
+        said = caption + rf"\label{{{label}}}" if number == 0 else rf"\caption*{{Table \ref{{{label}}}, continued}}"
+        head = [rf"\begin{{longtable}}{{{align}}}", said + r"\\", *lines[top : middle + 1], r"\endhead"]
+        parts += [*head, *lines[middle + 1 : bottom], r"\bottomrule", r"\end{longtable}"]
+    return [*parts, *notes, "}"]
+
+
 def _escape(text: str) -> str:
-    """Escape the characters that LaTeX reads as commands."""
+    """Escape the characters that LaTeX reads as commands; what stands in backticks becomes typewriter, its dashes kept apart."""
     special = {character: "\\" + character for character in "&%$#_{}"} | {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
     }
-    return text.translate(str.maketrans(special))
+    escaped = text.translate(str.maketrans(special))
+    return re.sub(r"`([^`]*)`", lambda match: rf"\texttt{{{match[1].replace('--', '-{}-')}}}", escaped)
 
 
 def _symbols(text: str) -> str:

@@ -237,3 +237,11 @@ def to_rich(table: MainTable, *, width: int = 200) -> Table:
         ends = position + 1 < len(table.groups) and table.groups[position] != table.groups[position + 1]
         shown.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)), end_section=ends)
     return shown
+
+
+def printed_parts(heads: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Split the columns into two tables that a sheet of paper holds at a size that can be read: results and costs, both with the method."""
+    scores = tuple(task.title for task in TASKS.values())
+    results = [place for place, head in enumerate(heads) if head in ("Seeds", "Rank") or head.startswith((*scores, "Δm"))]
+    costs = [place for place in range(1, len(heads)) if place not in results]
+    return [(title, [0, *places]) for title, places in (("Results", results), ("Costs", costs)) if places]

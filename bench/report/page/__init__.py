@@ -18,8 +18,7 @@ from bench.report.page.assets import data_uri, downloads, packed, pictures, plot
 from bench.report.page.facts import facts
 from bench.report.page.payload import payload
 from bench.report.plots import CAPTIONS, Drawn
-from bench.report.tables import MainTable
-from bench.tasks import TASKS
+from bench.report.tables import MainTable, printed_parts
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 PAGE = "report.html"
@@ -69,7 +68,7 @@ def make_page(
         evidence={heading: Markup(to_markup(text)) for heading, text in evidence.items()},
         heads=[_head(name) for name in table.cells.columns],
         lines=_lines(table, rows),
-        printed=_printed(list(table.cells.columns)),
+        printed=printed_parts(list(table.cells.columns)),
         footnotes=table.footnotes,
         figures=images,
         not_drawn=drawn.not_drawn,
@@ -92,14 +91,6 @@ def _head(name: str) -> dict[str, str]:
     """Return a column head with what sorting by it means: text, or a number whose best end comes first."""
     kind = "text" if name in ("Method", "Seeds") else "number"
     return {"name": name, "kind": kind, "first": "descending" if "↑" in name else "ascending"}
-
-
-def _printed(heads: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Split the columns into two tables that a sheet of paper holds at a size that can be read: results and costs, both with the method."""
-    scores = tuple(task.title for task in TASKS.values())
-    results = [place for place, head in enumerate(heads) if head in ("Seeds", "Rank") or head.startswith((*scores, "Δm"))]
-    costs = [place for place in range(1, len(heads)) if place not in results]
-    return [(title, [0, *places]) for title, places in (("Results", results), ("Costs", costs)) if places]
 
 
 def _lines(table: MainTable, rows: pd.DataFrame) -> list[dict]:

@@ -92,7 +92,7 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, da
     done, planned = trial_counts(plan, records)
     seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
     fewest, most = rows["seeds_complete"].min(), rows["seeds_complete"].max()
-    number = f"{most} seeds a row" if fewest == most else f"{fewest} to {most} seeds a row"
+    number = f"{most} {'seed' if most == 1 else 'seeds'} a row" if fewest == most else f"{fewest} to {most} seeds a row"
     answers = [f"{done} of {planned} trials have a result; {number} (planned: {', '.join(map(str, seeds))})."]
     if most < 2:
         answers.append("One seed gives no interval: no order of rows can be claimed from it.")

@@ -81,7 +81,7 @@ def draw_sensitivity(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
             axes.set_xlabel(_TITLES.get(dial, dial.capitalize()))
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        figure.supylabel("Held-out score against the choice's (≈ Δm points) ↑", fontsize=8)
+        figure.supylabel("Held-out score − the choice's\n(≈ Δm points) ↑", fontsize=8)
         figure.suptitle(f"{title}: sensitivity to what was tuned", fontsize=8)
         figure.legend(handles=_legend(numbers), loc="outside lower center", ncols=4, frameon=False)
     return figure
