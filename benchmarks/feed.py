@@ -13,6 +13,7 @@ import argparse
 import json
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ import numpy as np
 import torch
 from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a file, too, not only with -m
 
 from bench import provenance
 from bench.data.cache import Request, open_cache
