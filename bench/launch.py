@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -91,33 +92,60 @@ def launch_suite(
         to_do = missing(chosen, suite_dir, **rules) if accuracy else []
         to_profile = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
         prepare_weights(to_do or to_profile, weights_file)
-        node_copies, cache_dir = cache_dir is None, (cache_dir or suite_dir.parent / CACHE_FOLDER).resolve()
-        prepare_trials(to_do or to_profile, cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
+        launch = new_launch(
+            suite,
+            suite_dir,
+            results=suite_dir.parent,
+            id=launch_id,
+            data_root=data_root,
+            weights_file=weights_file,
+            cache_dir=cache_dir,
+            workers=workers,
+            trackers=trackers,
+            executor=executor,
+            command=command,
+        )
+        prepare_trials(to_do or to_profile, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
         counts = (
             f"{len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
         )
         console.print(f"{suite.name}: {counts}", highlight=False)
-        launch = Launch(
-            suite=suite.name,
-            suite_dir=suite_dir,
-            data_root=None if data_root is None else data_root.resolve(),
-            weights_file=None if weights_file is None else weights_file.resolve(),
-            cache_dir=cache_dir,
-            node_copies=node_copies,
-            loader_workers=default_workers() if workers is None else workers,
-            trackers=trackers,
-            executor=executor,
-            command=command,
-            id=launch_id,
-            git=provenance.git_state(),
-        )
         with new_plan(suite, suite_dir, command, to_do):
             if to_do or to_profile:
                 place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
     if not accuracy:
         return summarize({profile_id(trial) for trial in chosen}, suite_dir / "profiles", verbose=verbose)
     return summarize([trial.run_id for trial in chosen], suite_dir / "records", verbose=verbose)
+
+
+def new_launch(
+    suite: Suite,
+    directory: Path,
+    *,
+    results: Path,
+    data_root: Path | None,
+    weights_file: Path | None,
+    cache_dir: Path | None,
+    workers: int | None,
+    **more: Any,
+) -> Launch:
+    """Return how the trials of a suite run, from what the command line gave; `more` are fields of `Launch`.
+
+    Their records go under `directory`. Without a cache directory the caches lie in the results, and the nodes of a cluster copy them.
+    """
+    return Launch(
+        suite=suite.name,
+        suite_dir=directory,
+        results=results,
+        data_root=None if data_root is None else data_root.resolve(),
+        weights_file=None if weights_file is None else weights_file.resolve(),
+        cache_dir=(cache_dir or results / CACHE_FOLDER).resolve(),
+        node_copies=cache_dir is None,
+        loader_workers=default_workers() if workers is None else workers,
+        git=provenance.git_state(),
+        **more,
+    )
 
 
 def require_sound(rerun: frozenset[str], executor: str, slots: Slots) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.config import TrialConfig, digest, steps_per_epoch
+from bench.config import TrialConfig, steps_per_epoch
+from bench.plain import digest
 from bench.profile import profile_id
 from bench.record import SCHEMA_VERSION, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite

@@ -25,9 +25,15 @@ def prepare_trials(trials: Iterable[TrialConfig], cache_dir: Path, *, results: P
 
 
 def prepare(
-    request: Request, tasks: tuple[str, ...], cache_dir: Path, *, console: Console, processes: int | None = None, verify: bool = False
+    request: Request,
+    tasks: tuple[str, ...] | None,
+    cache_dir: Path,
+    *,
+    console: Console,
+    processes: int | None = None,
+    verify: bool = False,
 ) -> CachedStore:
-    """Build the cache of a split where there is none that can be used, and show it; `verify` as of `open_cache`."""
+    """Build the cache of a split where there is none that can be used, and show it; `tasks` and `verify` as of `open_cache`."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"{request.split} cache", total=None, visible=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.config import TrialConfig, digest
+from bench.config import TrialConfig
 from bench.data.feed_modes import open_feeds
 from bench.data.layout import fingerprint
 from bench.data.roots import content_hash_of, data_root_of
@@ -19,6 +19,7 @@ from bench.heartbeat import beat
 from bench.measure import cost
 from bench.model.multitask import MultiTaskModel, build_model
 from bench.outcome import conclude, iso
+from bench.plain import digest
 from bench.training.loop import forget_peaks, train_step
 from bench.training.optim import build_optimizer
 from bench.trial import Launch, describe, local_weights, prepare_device, probe_memory

@@ -12,6 +12,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parent.parent
 RESULT_SOURCES = (
     "bench/config.py",
+    "bench/plain.py",
     "bench/tasks.py",
     "bench/trial.py",
     "bench/outcome.py",

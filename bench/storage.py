@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, damaged ones set aside under their name, and a disk that refuses told from a defect of a trial."""
 
+import contextlib
 import errno
 import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.errors import SuiteError
@@ -59,6 +61,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
     if (seconds := time.monotonic() - started) > SLOW_SECONDS:
         logger.warning("writing %s took %.0f s: the disk is slow, and every trial waits for it", path, seconds)
+
+
+@contextlib.contextmanager
+def printed_to(path: Path) -> Iterator[None]:
+    """Append to a file what is printed in the block.
+
+    Raises:
+        StorageError: The disk does not take it; one that the block raised itself stays what it was.
+    """
+    raised = None
+    try:
+        with path.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+            try:
+                yield
+            except StorageError as error:  # closing the file fails on the same disk, and would hide why
+                raised = error
+                raise
+    except OSError as error:
+        if raised is None:
+            refuse(error, path)
+            raise
+        raise raised from None
 
 
 def append_line(path: Path, line: str) -> None:

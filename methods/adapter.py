@@ -21,8 +21,6 @@ class AdapterConfig(MethodConfig):
     """Dial of the adapter: `reduction` rho, the bottleneck has C / rho channels; or `width` channels in every stage, where it is not 0."""
 
     title = "Adapter"
-    dial = "reduction"
-    dial_title = "ρ"
     paper: ClassVar[str] = "arXiv 1902.00751"
 
     reduction: int = 4
@@ -36,8 +34,12 @@ class AdapterConfig(MethodConfig):
         require_at_least("width", self.width, 0)
 
     @property
-    def label(self) -> str:
-        return f"{self.title} (w={self.width})" if self.width else super().label
+    def dial(self) -> str:
+        return "width" if self.width else "reduction"
+
+    @property
+    def dial_title(self) -> str:
+        return "w" if self.width else "ρ"
 
     def parameters(self, shape: Shape) -> int:
         def bottleneck(channels: int) -> int:

@@ -150,13 +150,17 @@ def require_layers(layers: Iterable[str]) -> None:
 
 
 def require_number(field: Field, value: object) -> None:
-    """Raise ValueError when the value of an int, a float or the field `dropout` is of another type, not finite, or no probability."""
+    """Raise ValueError when the value of a field of type int or float is of another type or not finite."""
     if field.type is int and type(value) is not int:
         raise ValueError(f"{field.name} must be a whole number, got {value!r}")
     if field.type is float and (type(value) not in (int, float) or not math.isfinite(value)):
         raise ValueError(f"{field.name} must be a finite number, got {value!r}")
-    if field.name == "dropout" and not 0 <= value < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {value}")
+
+
+def require_probability(field: str, value: float) -> None:
+    """Raise ValueError when the value of a field lies outside of [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{field} must lie in [0, 1), got {value}")
 
 
 def require_at_least(field: str, value: float, minimum: float) -> None:

@@ -15,7 +15,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least, require_choices, require_layers, sites
+from methods.base import (
+    MethodConfig,
+    Range,
+    Site,
+    freeze,
+    register,
+    replace,
+    require_at_least,
+    require_choices,
+    require_layers,
+    require_probability,
+    sites,
+)
 from methods.shape import Shape
 
 SCALINGS = ("fixed", "alpha_over_rank")
@@ -54,6 +66,7 @@ class LoRAConfig(MethodConfig):
         require_at_least("rank", self.rank, 1)
         require_at_least("stage_ranks", min(self.stage_ranks, default=0), 0)
         require_choices("scaling", [self.scaling], SCALINGS)
+        require_probability("dropout", self.dropout)
 
     def parameters(self, shape: Shape) -> int:
         ranks = self.stage_ranks or (self.rank,) * len(shape.widths)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least
+from methods.base import MethodConfig, Range, Site, freeze, register, replace, require_at_least, require_probability
 from methods.shape import Shape
 
 
@@ -36,6 +36,7 @@ class AttentionLoRAConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least("rank", self.rank, 1)
+        require_probability("dropout", self.dropout)
 
     def parameters(self, shape: Shape) -> int:
         biases = shape.over_blocks(lambda c: 2 * (c + self.rank)) if self.factor_bias else 0

@@ -42,6 +42,7 @@ from methods.base import (
     require_at_least,
     require_choices,
     require_layers,
+    require_probability,
     sites,
 )
 from methods.lora import SCALINGS, LoRALinear, count_pairs, pair_scale, per_stage
@@ -109,6 +110,7 @@ class MTLoRAConfig(MethodConfig):
             require_at_least(field, min(ranks, default=0), 0)
         require_choices("task_blocks", [self.task_blocks], TASK_BLOCKS)
         require_choices("scaling", [self.scaling], SCALINGS)
+        require_probability("dropout", self.dropout)
         require_choices("mode", [self.mode], MODES)
         if self.task_qkv and "qkv" not in self.layers:
             raise ValueError("task_qkv needs 'qkv' in layers")

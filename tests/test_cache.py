@@ -426,6 +426,10 @@ def test_the_command_line_prepares_both_splits(cli, tree: Path) -> None:  # noqa
     code, out, told = cli("data", "cache", *arguments[3:], "--verify")
     assert (code, [row["built"] for row in json.loads(out)]) == (0, [False, False])
     assert told.count("are what they were") == 2
+    garble(Path(rows[0]["directory"]) / "normals.bin")
+    code, out, told = cli(*arguments)
+    assert (code, [row["built"] for row in json.loads(out)]) == (0, [True, False])
+    assert "normals.bin" in told.replace("\n", "")
     tamper(tree / SALIENCY)
     code, out, told = cli("data", "cache", *arguments[3:], "--verify")
     assert (code, [row["built"] for row in json.loads(out)]) == (1, [True, False])

@@ -254,5 +254,28 @@ def test_depth_that_is_not_plausible_is_found(tmp_path: Path, change, status: st
     assert [line[3] for line in listed if line[1] == "depth"] == ([] if said == "0..1" else ["0003"])
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        (lambda normals: np.rint((normals + 1) * 127.5).astype(np.uint8), "fail", "0..255 of a picture"),
+        (lambda normals: np.where(np.arange(normals.shape[0])[:, None, None] < 4, np.nan, normals), "warn", "hold not finite values"),
+    ],
+)
+def test_normals_that_are_no_vectors_are_found(tmp_path: Path, change, status: str, said: str) -> None:
+    root = write_nyud_tree(tmp_path / "NYUD_MT")
+    np.save(root / "normals/0003.npy", change(np.load(root / "normals/0003.npy")))
+    found = [f for f in check_data_root(root, problems=tmp_path / "all.txt") if "normals values" in f.subject]
+    assert [(f.subject, f.status) for f in found] == [("val normals values", status)]
+    assert said in found[0].message
+    listed = [line.split("\t") for line in (tmp_path / "all.txt").read_text().splitlines()]
+    assert [line[3] for line in listed if line[1] == "normals"] == ["0003"]
+
+
+def test_normals_of_any_length_are_vectors(tmp_path: Path) -> None:
+    root = write_nyud_tree(tmp_path / "NYUD_MT")
+    np.save(root / "normals/0003.npy", 127 * np.load(root / "normals/0003.npy"))
+    assert not [f for f in check_data_root(root) if "normals values" in f.subject]
+
+
 def test_plausible_depth_is_told_in_metres(tmp_path: Path) -> None:
     assert by_subject(check_data_root(write_nyud_tree(tmp_path / "N")), "ok")["train depth values"].message.startswith("metres: median 4.")

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from bench.plan import plan_row
-from bench.report.family import family_of
+from bench.report.family import families
 from bench.report.style import family_styles
 from bench.suites import load
 
@@ -20,6 +20,7 @@ JOINED = {
     "MTLoRA+ · task rank 8": {"MTLoRA+ (r=8, task r=8)"},
     "MTLoRA+ · task rank 16": {"MTLoRA+ (r=16, task r=16)"},
     "Adapter, multi-task": {"VL-Adapter"},
+    "Adapter, multi-task · by width, also train none": {f"Shared Adapter at MTLoRA r={rank}" for rank in (16, 32, 64)},
     "Decoders only": {"Decoders only"},
     "MTLoRA's trainable rest alone": {"MTLoRA's trainable rest alone"},
 }
@@ -32,11 +33,11 @@ def rows() -> list[dict]:
 
 def named(rows: list[dict]) -> dict[str, set[str]]:
     """Labels, without the solved dial of rows at a budget, by family."""
-    families: dict[str, set[str]] = {}
-    for row in rows:
+    found: dict[str, set[str]] = {}
+    for family, row in zip(families(rows), rows, strict=True):
         label = row["label"].rpartition(" (")[0] if " at MTLoRA" in row["label"] else row["label"]
-        families.setdefault(family_of(rows, row), set()).add(label)
-    return families
+        found.setdefault(family, set()).add(label)
+    return found
 
 
 def test_only_rows_that_differ_in_the_dial_alone_are_joined(rows: list[dict]):
@@ -46,11 +47,15 @@ def test_only_rows_that_differ_in_the_dial_alone_are_joined(rows: list[dict]):
 
 
 def test_no_two_families_of_the_published_table_look_the_same(rows: list[dict]):
-    frame = pd.DataFrame([{"family": family_of(rows, row), "dial": row["method"]["dial"]} for row in rows])
+    frame = pd.DataFrame([{"family": name, "dial": row["method"]["dial"]} for name, row in zip(families(rows), rows, strict=True)])
     looks = [(style["color"], style["marker"]) for style in family_styles(frame).values()]
     assert len(set(looks)) == len(looks) == frame["family"].nunique()
 
 
 def test_plans_of_before_join_a_methods_rows_in_one_mode(rows: list[dict]):
     old = [{key: value for key, value in row.items() if key not in ("settings", "sweep_id")} for row in rows]
-    assert {family_of(old, row) for row in old if row["method"]["name"] == "lora"} == {"LoRA, multi-task", "LoRA, single-task"}
+    found = {name for name, row in zip(families(old), old, strict=True) if row["method"]["name"] == "lora"}
+    assert found == {
+        "LoRA, multi-task",
+        "LoRA, single-task",
+    }

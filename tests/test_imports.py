@@ -38,6 +38,7 @@ FOUNDATION = (
     "heartbeat",
     "storage",
     "migration",
+    "plain",
     "config",
     "data",
     "model",

@@ -157,7 +157,7 @@ def test_labels_name_the_dial():
     assert METHODS["mtlora"].config(rank=8).label == "MTLoRA (r=8)"
     assert METHODS["frozen"].config().label == "Decoders only"
     for method in METHODS.values():
-        dial = method.config.dial
+        dial = method.config().dial
         assert dial is None or dial in {field.name for field in dataclasses.fields(method.config)}
 
 

@@ -15,7 +15,7 @@ from bench.record import SCHEMA_VERSION, RecordError, StorageError, load_records
 from bench.report.profiles import with_profiles
 from bench.report.stats import row_frame
 from bench.status import slot_shares
-from bench.storage import plain_name, refuse, set_aside, tail, write_atomically
+from bench.storage import plain_name, printed_to, refuse, set_aside, tail, write_atomically
 from bench.sweep import lock
 from bench.sweep.room import RoomError, gpu_share, longest_first, require_room
 
@@ -41,6 +41,23 @@ def test_a_log_outside_of_the_results_is_not_shown(tmp_path: Path, monkeypatch, 
         with pytest.raises(SystemExit):
             main()
         assert "secret" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NO /dev/full: a device that is always full")
+def test_a_full_disk_under_what_is_printed_is_named_and_hides_no_reason(tmp_path: Path):
+    (tmp_path / "ray.log").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"ray\.log cannot be written: the disk is full"), printed_to(tmp_path / "ray.log"):
+        print("Tune says something")
+    reason = StorageError("the record could not be written")
+
+    def launch() -> None:
+        with printed_to(tmp_path / "ray.log"):
+            print("Tune says something")
+            raise reason
+
+    with pytest.raises(StorageError) as raised:
+        launch()
+    assert raised.value is reason
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\0b"])

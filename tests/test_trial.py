@@ -16,6 +16,7 @@ from bench.data.roots import ensure_synthetic
 from bench.model.multitask import build_model
 from bench.record import read_record
 from bench.suites import load
+from bench.training import loop
 from bench.trial import Launch, run_trial
 from methods.mtlora import MTLoRAConfig
 
@@ -163,6 +164,25 @@ def test_a_diverging_trial_becomes_a_record(launch: Launch, monkeypatch: pytest.
     record = run(MTLORA, elsewhere(launch, "diverging"))
     assert record["status"] == "diverged"
     assert "learning rate" in record["reason"]
+
+
+def test_a_trial_that_diverges_keeps_the_course_of_its_epochs_and_says_when(launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys):
+    original, good = loop.train_step, run(MTLORA, elsewhere(launch, "whole"))
+
+    def failing(*args, **kwargs):
+        if len(calls) >= steps * 2:
+            raise loop.DivergedError("the loss is planted")
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    calls, steps = [], good["data"]["n_train"] // MTLORA.recipe.batch_size
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_step", failing)
+        record = run(MTLORA, elsewhere(launch, "planted"))
+    assert record["status"] == "diverged"
+    assert record["reason"] == f"epoch 3, step 1 of {steps}: the loss is planted"
+    assert [line["loss"] for line in record["history"]] == [line["loss"] for line in good["history"][:2]]
+    assert f"epoch 2 of {MTLORA.recipe.epochs}: loss {record['history'][1]['loss']:.4f}, lr " in capsys.readouterr().out
 
 
 def test_missing_data_becomes_a_record_that_names_it(tmp_path: Path):

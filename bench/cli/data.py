@@ -83,7 +83,7 @@ def cache(
     rows, caches, console = [], cache_dir or results / CACHE_FOLDER, Console(stderr=True, quiet=quiet)
     data = dataclasses.replace(data_config(root), longest_side=longest_side, squared=squared)
     for split in SPLITS:
-        store = prepare(request_of(data, root, split), (), caches, console=console, processes=processes, verify=verify)
+        store = prepare(request_of(data, root, split), None, caches, console=console, processes=processes, verify=verify)
         rows.append({"split": split, "images": len(store.ids), "built": store.built, "directory": str(store.directory)})
     if as_json or not quiet:
         show_rows(rows, as_json)

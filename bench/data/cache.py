@@ -83,7 +83,7 @@ class NoCacheError(CacheError):
 
 def open_cache(
     request: Request,
-    tasks: tuple[str, ...],
+    tasks: tuple[str, ...] | None,
     cache_dir: Path,
     *,
     verify: bool = False,
@@ -95,7 +95,7 @@ def open_cache(
 
     Args:
         request: The split.
-        tasks: Whose arrays are opened.
+        tasks: Whose arrays are opened, and looked through; None opens those of all tasks that the data set has labels of.
         cache_dir: Directory of all caches; never inside of the data set.
         verify: Hash every file of the split whatever its times say, and check the arrays of all tasks.
         processes: Processes that decode; by default one a core.
@@ -109,7 +109,8 @@ def open_cache(
     cache_dir, root = Path(cache_dir).resolve(), Path(request.root).resolve()
     if cache_dir.is_relative_to(root):
         raise CacheError(f"the cache directory {cache_dir} lies inside of the data set {root}, which is never written to; give another")
-    dataset = request.opener(available_tasks(request.opener, tasks))
+    dataset = request.opener(available_tasks(request.opener, tasks or ()))
+    tasks = dataset.tasks if tasks is None else tasks
     sources, settings = Sources(dataset, progress), settings_of(request, dataset)
     look = partial(_find, request, sources, settings, tasks, cache_dir, verify=verify, say=say)
     try:

@@ -8,6 +8,7 @@ import numpy as np
 from bench.data.depth_values import depth_findings
 from bench.data.findings import Finding
 from bench.data.layout import MANIFEST, SPLITS, DataError, Layout, find_files, first, layout_of, read_split, roots_inside
+from bench.data.normal_values import normals_findings
 from bench.data.scan import ImageScan, scan
 from bench.tasks import DATA_SETS
 
@@ -62,9 +63,12 @@ def check_data_root(
         found, unlabelled = _labels(layout, split, names, scans)
         findings += found
         lines += [f"{split}\t{task}\tno labelled pixel\t{name}" for task, without in unlabelled.items() for name in without]
-        found, odd = depth_findings(split, names, [one.depth for one in scans])
-        findings += found
-        lines += [f"{split}\tdepth\t{message}\t{name}" for name, message in odd]
+        for task, judged in (
+            ("depth", depth_findings(split, names, [one.depth for one in scans])),
+            ("normals", normals_findings(split, names, [one.normals for one in scans])),
+        ):
+            findings += judged[0]
+            lines += [f"{split}\t{task}\t{message}\t{name}" for name, message in judged[1]]
     if problems is not None:
         problems.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         findings.append(Finding("list of problems", "ok", f"{len(lines)} lines in {problems}"))

@@ -12,6 +12,7 @@ import numpy as np
 from bench.data import nyud, pascal_files
 from bench.data.depth_values import DepthScan, scan_depth
 from bench.data.layout import DataError, Layout
+from bench.data.normal_values import NormalsScan, scan_normals
 from bench.tasks import IGNORE
 
 IN_PROCESS = 64
@@ -26,6 +27,7 @@ class ImageScan(NamedTuple):
         labelled: By task, whether any pixel has a label; a task whose files are missing or broken is not in it.
         void: By task that can leave pixels out, the share of the pixels without a label.
         depth: What values a file of depth holds, None without one.
+        normals: The same of an array of normals.
         size: Rows and columns, None where the image cannot be read.
     """
 
@@ -33,6 +35,7 @@ class ImageScan(NamedTuple):
     labelled: dict[str, bool]
     void: dict[str, float]
     depth: DepthScan | None
+    normals: NormalsScan | None
     size: tuple[int, int] | None
 
 
@@ -65,7 +68,7 @@ def scan(
 def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
     """Read all files of one image, each on its own, so that one broken file hides no other."""
     problems, labelled, void = [], {}, {}
-    size = depth = None
+    size = depth = normals = None
     if files["image"] is not None:
         try:
             size = pascal_files.read_image(files["image"]).shape[:2]
@@ -86,7 +89,9 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
             void[task] = float(ignored(label).mean())
         if modality == "depth":
             depth = scan_depth(nyud.read_array(path))
-    return ImageScan(tuple(problems), labelled, void, depth, size)
+        elif read is nyud.read_normals:
+            normals = scan_normals(nyud.read_array(path, channels=3))
+    return ImageScan(tuple(problems), labelled, void, depth, normals, size)
 
 
 def _any_class(label: np.ndarray) -> bool:

@@ -90,11 +90,10 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, evidence=evidence, damaged=damaged)
     more = [text.replace("# ", "## ", 1) for text in evidence.values()]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn, more=more)
-    for name in (*figure_files(), *EVIDENCE):
-        if name not in contents:
-            (suite_dir / name).unlink(missing_ok=True)
     for name, content in contents.items():
         write_atomically(suite_dir / name, content)
+    for name in {*figure_files(), *EVIDENCE} - set(contents):
+        (suite_dir / name).unlink(missing_ok=True)
     files = {name: suite_dir / name for name in contents}
     return Report(files=files, table=table, not_drawn=tuple(drawn.not_drawn), complete=not mark, damaged=damaged)
 

@@ -6,34 +6,39 @@ SEPARATOR = " · "
 """Between the name of a method in one training mode and what sets a further sweep of it apart."""
 
 
-def family_of(rows: Sequence[Mapping], row: Mapping) -> str:
-    """Name the family of a row.
+def families(rows: Sequence[Mapping]) -> list[str]:
+    """Name the family of each row of a plan.
 
     LoRA per task and shared LoRA are two families, and so are sweeps of one method with other settings: the first keeps the method's name,
     the others say what is different, or, where there is no dial or nothing of the method's own differs, are named by their first row.
 
     Args:
-        rows: Of a plan, as `bench.record.read_plan` returns it; those of old plans, which lack `sweep_id`, count as one sweep a method.
-        row: One of them.
+        rows: As `bench.record.read_plan` returns them; those of old plans, which lack `sweep_id`, count as one sweep a method and mode.
     """
-    name = _method_and_mode(rows, row)
-    sweeps: dict[tuple, Mapping] = {}
-    for other in rows:
-        if _method_and_mode(rows, other) == name:
-            sweeps.setdefault(_sweep(other), other)
-    first, own = next(iter(sweeps.values())), sweeps[_sweep(row)]
-    if own is first:
-        return name
-    differs = _difference(first, own)
-    label = f"{name}{SEPARATOR}{differs}"
-    taken = [_difference(first, other) for other in sweeps.values()].count(differs) > 1
-    return own["label"] if own["method"]["dial"] is None or not differs or taken else label
+    names, sweeps = _methods_and_modes(rows), {}
+    for name, row in zip(names, rows, strict=True):
+        sweeps.setdefault(name, {}).setdefault(_sweep(row), row)
+    titles = {name: _titles(name, list(own.values())) for name, own in sweeps.items()}
+    places = {name: {sweep: place for place, sweep in enumerate(own)} for name, own in sweeps.items()}
+    return [titles[name][places[name][_sweep(row)]] for name, row in zip(names, rows, strict=True)]
 
 
-def _method_and_mode(rows: Sequence[Mapping], row: Mapping) -> str:
-    modes = {other["kind"] for other in rows if other["method"]["name"] == row["method"]["name"]}
-    mode = "" if len(modes) == 1 else (", single-task" if row["kind"] == "single_task" else ", multi-task")
-    return row["method"]["title"] + mode
+def _methods_and_modes(rows: Sequence[Mapping]) -> list[str]:
+    modes: dict[str, set[str]] = {}
+    for row in rows:
+        modes.setdefault(row["method"]["name"], set()).add(row["kind"])
+    said = {"single_task": ", single-task", "multi_task": ", multi-task"}
+    return [row["method"]["title"] + (said[row["kind"]] if len(modes[row["method"]["name"]]) > 1 else "") for row in rows]
+
+
+def _titles(name: str, firsts: Sequence[Mapping]) -> list[str]:
+    """Name the sweeps of a method in one mode, of each of which the first row is given."""
+    differences = [_difference(firsts[0], row) for row in firsts[1:]]
+    titles = [name]
+    for row, differs in zip(firsts[1:], differences, strict=True):
+        unclear = row["method"]["dial"] is None or not differs or differences.count(differs) > 1
+        titles.append(row["label"] if unclear else f"{name}{SEPARATOR}{differs}")
+    return titles
 
 
 def _sweep(row: Mapping) -> tuple:

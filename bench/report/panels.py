@@ -23,10 +23,10 @@ ANGLE_LIMIT_DEG = 45.0
 DEPTH_STEPS_PER_METRE = 25
 DEPTH_ERROR_LIMIT_METRES = 1.0
 ERRORS = {
-    "classes": "orange: wrong class",
+    "classes": "orange: wrong class; blue-grey: no label",
     "binary": "darker: further from the label",
-    "normals": f"darker: larger angle, black from {ANGLE_LIMIT_DEG:g}°",
-    "depth": f"darker: larger error, black from {DEPTH_ERROR_LIMIT_METRES:g} m",
+    "normals": f"darker: larger angle, black from {ANGLE_LIMIT_DEG:g}°; blue-grey: no label",
+    "depth": f"darker: larger error, black from {DEPTH_ERROR_LIMIT_METRES:g} m; blue-grey: no label",
 }
 """How an error map reads, per kind of label."""
 

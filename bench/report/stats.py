@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RecordError
-from bench.report.family import family_of
+from bench.report.family import families
 from bench.report.intervals import bounded_interval, delta_m_interval, positive_interval
 from bench.report.paired import Pairs, compare_rows, delta_m_replicates, image_replicates, rank_intervals, tied_with_best
 from bench.report.pareto import pareto_front
@@ -71,9 +71,9 @@ def row_frame(
     more = ["delta_m_published_reference"] if published is not None else []
     held_out = [f"{name}{HELD_OUT}" for name in shown if f"{name}{HELD_OUT}" in seeds]
     lines = []
-    for position, row in enumerate(plan["rows"]):
+    for position, (row, family) in enumerate(zip(plan["rows"], families(plan["rows"]), strict=True)):
         own = seeds[(seeds["row"] == position) & seeds["complete"]]
-        line = _row_identity(plan, position) | _row_state(row, seeds[seeds["row"] == position]) | _counts(row, own)
+        line = _row_identity(plan, position) | {"family": family} | _row_state(row, seeds[seeds["row"] == position]) | _counts(row, own)
         for name in (*shown, *more, *held_out, *MEASURED_COSTS):
             values = own[name].dropna().astype(float).to_numpy()
             measured_once = name in PROFILED and len(own) and own["profiled"].all()
@@ -213,7 +213,6 @@ def _row_identity(plan: Mapping, position: int) -> dict:
         "method": method["name"],
         "title": method["title"],
         "kind": row["kind"],
-        "family": family_of(plan["rows"], row),
         "single_path": False if row["kind"] == "single_task" else method.get("single_path"),
         "dial": method["dial"],
         "dial_value": method["dial_value"],

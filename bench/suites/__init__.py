@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.config import ConfigError, DataConfig, HeldOutConfig, TrialConfig, require
+from bench.config import ConfigError, DataConfig, HeldOutConfig, TrialConfig
+from bench.plain import require
 from methods import METHODS
 from methods.base import MethodConfig, Range
 

@@ -19,7 +19,7 @@ from bench import progress
 from bench.errors import SuiteError
 from bench.progress import Board
 from bench.provenance import REPOSITORY
-from bench.storage import StorageError
+from bench.storage import StorageError, printed_to
 from bench.sweep import interrupt as interrupts
 from bench.sweep import preflight
 from bench.sweep.attempts import Attempts
@@ -194,7 +194,7 @@ def run_chunk(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, suite_dir: Pat
             verbose=0,
         ),
     )
-    with (suite_dir / "ray.log").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+    with printed_to(suite_dir / "ray.log"):
         results = tuner.fit()
     errors = {job_of(result.config)["run_id"]: result.error for result in results if result.error and result.config}
     record_deaths([by_id[run_id] for run_id in errors], errors)

@@ -106,16 +106,8 @@ def fit(
     state = load_checkpoint(checkpoint, identity, model, optimizer, scaler)
     clock = StepClock(device, state.step_seconds)
     for epoch in range(state.epoch, recipe.epochs):
-        started, sums = time.perf_counter(), {}
-        model.train()
-        for i, batch in enumerate(waited_for(loader_of_epoch(epoch=epoch), state)):
-            with clock.step():
-                lr = set_learning_rate(optimizer, epoch * steps_per_epoch + i, steps_per_epoch, recipe)
-                losses = train_step(model, to_device(batch, device), recipe, optimizer, scaler)
-                beat()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value / steps_per_epoch
-        line = {"epoch": epoch + 1, "loss": sums.pop("total"), "losses": sums, "lr": lr, "seconds": time.perf_counter() - started}
+        batches = waited_for(loader_of_epoch(epoch=epoch), state)
+        line = train_epoch(model, batches, recipe, optimizer, scaler, clock, epoch=epoch, steps=steps_per_epoch)
         state.history.append(line)
         state.epoch = epoch + 1
         update_peaks(state, device)
@@ -125,6 +117,37 @@ def fit(
         save_checkpoint(checkpoint, identity, state, model, optimizer, scaler)
         on_epoch(line)
     return state
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterable[dict[str, Any]],
+    recipe: RecipeConfig,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clock: StepClock,
+    *,
+    epoch: int,
+    steps: int,
+) -> dict[str, Any]:
+    """Train one epoch (0 first) of `steps` batches; return its line of the history.
+
+    Raises:
+        DivergedError: A loss is not finite; the message says where.
+    """
+    started, sums = time.perf_counter(), {}
+    model.train()
+    for i, batch in enumerate(batches):
+        with clock.step():
+            lr = set_learning_rate(optimizer, epoch * steps + i, steps, recipe)
+            try:
+                losses = train_step(model, to_device(batch, clock.device), recipe, optimizer, scaler)
+            except DivergedError as error:
+                raise DivergedError(f"epoch {epoch + 1}, step {i + 1} of {steps}: {error}") from None
+            beat()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value / steps
+    return {"epoch": epoch + 1, "loss": sums.pop("total"), "losses": sums, "lr": lr, "seconds": time.perf_counter() - started}
 
 
 def waited_for(batches: Iterable[dict[str, Any]], state: FitState) -> Iterator[dict[str, Any]]:

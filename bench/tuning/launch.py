@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from bench import provenance
 from bench.config import ConfigError, TrialConfig
 from bench.data.roots import ensure_synthetic, open_split
-from bench.launch import CACHE_FOLDER, RERUN, default_workers, prepare_weights
+from bench.launch import RERUN, new_launch, prepare_weights
 from bench.plan import write_plan
 from bench.prepare import prepare_trials
 from bench.suites import Row, Suite
@@ -26,6 +26,8 @@ from bench.tuning.point import forget
 
 TUNING = "tuning"
 SEARCHERS = ("halton", "optuna")
+LIMITS = {"--time-limit": "time_limit_seconds", "--hang-limit": "hang_seconds", "--memory-per-trial": "memory_bytes"}
+"""What bounds a trial that has a process of its own."""
 SPLITS = ("train", "held_out")
 """All that a tune reads."""
 
@@ -71,21 +73,20 @@ def tune_suite(
     if not rows:
         raise ConfigError(f"--only {only!r} matches no row; rows: {', '.join(row.label for row in suite.rows)}")
     prepare_training_data([base for tuned in rows for base in tuned.bases], suite_dir.parent, data_root, console)
-    launch = Launch(
-        suite=suite.name,
-        suite_dir=tuning_dir,
-        results=suite_dir.parent,
-        data_root=None if data_root is None else data_root.resolve(),
-        weights_file=None if weights_file is None else weights_file.resolve(),
-        cache_dir=(options.cache_dir or suite_dir.parent / CACHE_FOLDER).resolve(),
-        loader_workers=default_workers() if options.workers is None else options.workers,
-        trackers=options.trackers,
-        executor=options.executor,
-        command=options.command,
-        git=provenance.git_state(),
-    )
     with only_launch(tuning_dir) as launch_id:
-        launch = replace(launch, id=launch_id)
+        launch = new_launch(
+            suite,
+            tuning_dir,
+            results=suite_dir.parent,
+            id=launch_id,
+            data_root=data_root,
+            weights_file=weights_file,
+            cache_dir=options.cache_dir,
+            workers=options.workers,
+            trackers=options.trackers,
+            executor=options.executor,
+            command=options.command,
+        )
         bases = [base for tuned in rows for base in tuned.bases]
         prepare_trials(bases, launch.cache_dir, results=launch.results, data_root=data_root, console=console)
         if protocol.searcher == "halton":
@@ -108,8 +109,10 @@ def check(protocol: Protocol, options: Options) -> None:
         raise ConfigError("--asha and --searcher optuna are Ray Tune's: use --executor ray, or leave them out with serial")
     if options.executor == "serial" and options.slots != Slots():
         raise ConfigError("--address, --gpus-per-trial and --cpus-per-trial are for --executor ray; leave them out with serial")
-    if options.limits.time_limit_seconds is not None and (protocol.asha or protocol.searcher == "optuna"):
-        raise ConfigError("--time-limit bounds a trial; with --asha and --searcher optuna Tune holds whole settings: leave it out")
+    given = [flag for flag, limit in LIMITS.items() if getattr(options.limits, limit) != getattr(Limits(), limit)]
+    if given and (protocol.asha or protocol.searcher == "optuna"):
+        said = f"{' and '.join(given)} bound a trial in a process of its own"
+        raise ConfigError(f"{said}; with --asha and --searcher optuna Tune's workers hold whole settings: leave out either")
     if options.slots.gpus == AUTO:
         raise ConfigError("--gpus-per-trial auto needs profiles, which a tune does not measure: give a number")
 

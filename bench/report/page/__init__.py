@@ -89,7 +89,7 @@ def to_markup(text: str) -> str:
 
 def _head(name: str) -> dict[str, str]:
     """Return a column head with what sorting by it means: text, or a number whose best end comes first."""
-    kind = "text" if name in ("Method", "Seeds") else "number"
+    kind = "text" if name in ("Method", "Seeds", "One path") else "number"
     return {"name": name, "kind": kind, "first": "descending" if "↑" in name else "ascending"}
 
 

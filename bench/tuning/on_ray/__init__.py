@@ -4,7 +4,6 @@ One Tune trial is one setting. Without ASHA and Optuna this file is not needed: 
 there, records on disk are the only state; a restarted tune tells schedulers and searchers what the records hold.
 """
 
-import contextlib
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from ray import tune
 
 from bench import progress
 from bench.progress import Board
+from bench.storage import printed_to
 from bench.sweep import interrupt as interrupts
 from bench.sweep import on_ray as sweep
 from bench.sweep import preflight
@@ -157,7 +157,7 @@ def fit_points(
         ),
     )
     try:
-        with (launch.suite_dir / "ray.log").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        with printed_to(launch.suite_dir / "ray.log"):
             return tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
