@@ -105,8 +105,6 @@ def run_trial(
 
     def watched(line: dict) -> None:
         record["history"].append({key: value for key, value in line.items() if key != "images_per_second"})  # stays if the trial fails
-        speed = f"lr {line['lr']:.3g}, {line['images_per_second']:.1f} images/s, {line['seconds']:.1f} s"
-        print(f"epoch {line['epoch']} of {config.recipe.epochs}: loss {line['loss']:.4f}, {speed}", flush=True)
         tracking.epoch(line)
         on_epoch(line)
 

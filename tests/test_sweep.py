@@ -104,6 +104,19 @@ def test_serial_run_leaves_records_table_figures_and_summary(undisturbed: Path):
 
 
 @pytest.mark.slow
+def test_the_log_of_a_good_trial_tells_its_course(undisturbed: Path):
+    for file in (undisturbed / "smoke" / "records").glob("*.json"):
+        record = json.loads(file.read_text())
+        told = [
+            line for line in (undisturbed / "smoke" / "logs" / f"{file.stem}.log").read_text().splitlines() if line.startswith("epoch ")
+        ]
+        epochs = record["config"]["recipe"]["epochs"]
+        assert [line.partition(", lr ")[0] for line in told] == [
+            f"epoch {line['epoch']} of {epochs}: loss {line['loss']:.4f}" for line in record["history"]
+        ]
+
+
+@pytest.mark.slow
 def test_second_run_finds_nothing_to_do(undisturbed: Path):
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "smoke" / "records").iterdir()}
     output = cli("run", "smoke", "--results", str(undisturbed))

@@ -166,7 +166,7 @@ def test_a_diverging_trial_becomes_a_record(launch: Launch, monkeypatch: pytest.
     assert "learning rate" in record["reason"]
 
 
-def test_a_trial_that_diverges_keeps_the_course_of_its_epochs_and_says_when(launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_trial_that_diverges_keeps_the_course_of_its_epochs_and_says_when(launch: Launch, monkeypatch: pytest.MonkeyPatch):
     original, good = loop.train_step, run(MTLORA, elsewhere(launch, "whole"))
 
     def failing(*args, **kwargs):
@@ -182,7 +182,6 @@ def test_a_trial_that_diverges_keeps_the_course_of_its_epochs_and_says_when(laun
     assert record["status"] == "diverged"
     assert record["reason"] == f"epoch 3, step 1 of {steps}: the loss is planted"
     assert [line["loss"] for line in record["history"]] == [line["loss"] for line in good["history"][:2]]
-    assert f"epoch 2 of {MTLORA.recipe.epochs}: loss {record['history'][1]['loss']:.4f}, lr " in capsys.readouterr().out
 
 
 def test_missing_data_becomes_a_record_that_names_it(tmp_path: Path):

@@ -27,7 +27,13 @@ def train(job: dict[str, Any], report: Report) -> None:
     config, launch = TrialConfig.from_dict(job["config"]), launch_of(job["launch"])
     keep_to_share(launch.gpus_per_trial)
     listen(lambda: report({"alive": True}))
-    run_trial(config, launch, started=job["started"], attempt=job["attempt"], earlier=job["earlier_attempts"], on_epoch=report)
+
+    def on_epoch(line: dict[str, Any]) -> None:
+        speed = f"lr {line['lr']:.3g}, {line['images_per_second']:.1f} images/s, {line['seconds']:.1f} s"
+        print(f"epoch {line['epoch']} of {config.recipe.epochs}: loss {line['loss']:.4f}, {speed}", flush=True)  # into the trial's log
+        report(line)
+
+    run_trial(config, launch, started=job["started"], attempt=job["attempt"], earlier=job["earlier_attempts"], on_epoch=on_epoch)
 
 
 def profile(job: dict[str, Any], report: Report) -> None:
