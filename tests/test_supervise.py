@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,12 +19,13 @@ from bench.progress import Board
 from bench.record import load_records, read_record
 from bench.storage import StorageError
 from bench.suites import load
-from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
+from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
 from bench.sweep.interrupt import Interrupt
 from bench.sweep.jobs import Limits, make_job
+from bench.sweep.losses import LostWorkers
 from bench.sweep.nursery import Nursery
 from bench.sweep.serial import run_serial
-from bench.sweep.supervise import Supervisor
+from bench.sweep.supervise import Supervisor, hopeless
 from bench.trial import Launch
 
 HERE = Path(__file__).parent
@@ -104,19 +106,60 @@ def test_attempts_say_when_they_were_over_all_launches(tmp_path: Path):
     assert Attempts.read(attempts.path).deaths == ["of signal 9 (SIGKILL)"]
 
 
-def test_a_start_whose_supervisor_died_within_the_launch_counts_as_a_death(tmp_path: Path):
-    attempts = Attempts(tmp_path / "x.attempts")
-    attempts.add("start t launch now pid 1")
-    attempts.close_open("now")
-    assert attempts.deaths == ["with its supervisor"]
-    attempts.add("start t launch now pid 1")
-    attempts.close_open("later")
-    assert len(attempts.deaths) == 1
-    for _ in range(MAX_FRUITLESS_STARTS):
+def test_a_trial_that_lost_its_nodes_is_no_failure_of_its_own_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (job,) = jobs_of(tmp_path, range(1), launch="now")
+    attempts = Attempts(tmp_path / "checkpoints" / f"{job['run_id']}.attempts")
+    for ended in ("now", "now", "now", "now", "later"):
         attempts.add("start t launch now pid 1")
-    assert Attempts.read(attempts.path).fruitless == MAX_FRUITLESS_STARTS + 2
+        attempts.close_open(ended)
+    assert (attempts.losses, attempts.deaths) == (4, [])  # the fifth was interrupted with its launch
+    found = run([job], monkeypatch, {})
+    assert (found[0]["status"], found[0]["attempt"]) == ("ok", 6)
+
+
+def test_losses_and_fruitless_starts_have_an_end(tmp_path: Path):
+    attempts, job = Attempts(tmp_path / "x.attempts"), {"epochs": 3, "max_attempts": 3}
+    for _ in range(MAX_FRUITLESS_STARTS):
+        assert hopeless(attempts, job) is None
+        attempts.add("start t launch now pid 1")
+        attempts.close_open("now")
+    assert "25 times without finishing an epoch" in hopeless(attempts, job)[1]
     attempts.add("epoch 1")
-    assert Attempts.read(attempts.path).fruitless == 0
+    assert (Attempts.read(attempts.path).fruitless, hopeless(attempts, job)) == (0, None)
+    for _ in range(MAX_LOSSES - MAX_FRUITLESS_STARTS):
+        attempts.add("start t launch now pid 1")
+        attempts.add("epoch 2")
+        attempts.close_open("now")
+    assert "lost 100 times with its node" in hopeless(attempts, job)[1]
+
+
+DIED = "The actor died unexpectedly before finishing this task.\n\tactor_id: 1f\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (
+            f"{DIED}The actor died because its node has died. Node Id: 5a\n\tthe actor's node was terminated expectedly",
+            "lost with its node",
+        ),
+        (f"{DIED}The actor is dead because its node was preempted.", "lost with its node"),
+        ("The actor 1f is unavailable: the connection broke. The task may or may not have been executed.", "lost with its node"),
+        (f"{DIED}Task was killed due to the node running low on memory.", "died with its worker, which Ray ended for want of memory"),
+        (f"{DIED}The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", "died by itself"),
+        ("ray::f() (pid=1)\n  File ...\nNurseryError: planted", "died with an error of its worker: NurseryError: planted"),
+    ],
+)
+def test_what_ray_says_of_a_worker_tells_whose_fault_its_end_was(tmp_path: Path, error: str, end: str):
+    (tmp_path / "error.txt").write_text(f"Failure # 1 (occurred at then)\nolder\nFailure # 2 (occurred at now)\n{error}\n")
+    attempts, lost = Attempts(tmp_path / "x.attempts"), LostWorkers("died by itself", 3)
+    trial = SimpleNamespace(error_file=tmp_path / "error.txt", trial_id="t", max_failures=103, run_metadata=SimpleNamespace(num_failures=2))
+    for _ in range(2):
+        attempts.add("start t launch now pid 1")
+        lost.note(trial, [attempts.path, tmp_path / "of a trial that never began"])
+    assert Attempts.read(attempts.path).lines[1::2] == [end, end]
+    assert trial.max_failures == (2 if "NurseryError" in end else 103)  # a worker that raises is not started for ever
+    assert not (tmp_path / "of a trial that never began").exists()
 
 
 def test_an_exception_outside_of_the_record_is_no_loss_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

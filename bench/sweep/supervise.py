@@ -21,7 +21,7 @@ import filelock
 
 from bench.errors import SuiteError
 from bench.storage import StorageError, append_line, refuse
-from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
+from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
 from bench.sweep.nursery import Nursery, NurseryError, kill_group
 
 ENTRIES = "bench.sweep.entries"
@@ -144,6 +144,8 @@ def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
         return "timeout", f"{deaths[-1].removeprefix('of ')} over, {where}, and killed; {again}"
     if len(deaths) >= job["max_attempts"]:
         return "killed", f"its process died {len(deaths)} times, {where}: {'; '.join(dict.fromkeys(deaths))}; --attempts allows more"
+    if attempts.losses >= MAX_LOSSES:
+        return "killed", f"lost {attempts.losses} times with its node or supervisor, {where}; `--rerun failed` starts it again"
     if attempts.fruitless >= MAX_FRUITLESS_STARTS:
         return "killed", f"started {attempts.fruitless} times without finishing an epoch, {where}"
     return None
