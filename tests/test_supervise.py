@@ -287,6 +287,38 @@ def test_an_allocation_beyond_the_limit_fails_and_leaves_the_nursery_alone(tmp_p
         nursery.close()
 
 
+EVER = [
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 137438953472 bytes.",
+    "std::bad_alloc",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+]
+LIMITED = ["could not create a primitive", "can't start new thread"]
+NEVER = [
+    "could not create a primitive descriptor for a convolution forward propagation primitive",
+    "CUDA error: device-side assert triggered",
+    "mat1 and mat2 shapes cannot be multiplied",
+    "the index of the memory bank is out of memory-mapped range",
+]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(2**33, [*EVER, *LIMITED]), (None, EVER)])
+def test_what_libraries_say_when_memory_ran_out_is_told_from_other_errors(tmp_path: Path, limit: int | None, expected: list[str]):
+    nursery = Nursery("memory_hog")
+    try:
+        nursery.start("judge", {"messages": [*EVER, *LIMITED, *NEVER]}, log=tmp_path / "log", environment={}, memory_bytes=limit)
+        assert next(nursery.events(60), None) == {"oom": expected}
+    finally:
+        nursery.close()
+
+
+def test_a_process_that_dies_for_want_of_memory_under_its_limit_is_out_of_memory_and_not_started_again(tmp_path: Path, monkeypatch):
+    (first, second) = jobs_of(tmp_path, range(2), memory_bytes=2**33, max_attempts=2)
+    found = run([first, second | {"memory_bytes": None}], monkeypatch, {"0": ["abort for memory"], "1": ["abort for memory"]})
+    assert [(found[seed]["status"], found[seed]["attempt"]) for seed in (0, 1)] == [("oom", 1), ("killed", 2)]
+    assert "SIGABRT), out of memory under its limit of 8.00 GiB: terminate called" in found[0]["reason"]
+
+
 def test_what_a_child_reports_before_its_process_id_is_known_is_not_lost(tmp_path: Path):
     nursery = Nursery("late_nursery")
     try:

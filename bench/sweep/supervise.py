@@ -20,7 +20,8 @@ from typing import Any
 import filelock
 
 from bench.errors import SuiteError
-from bench.storage import StorageError, append_line, refuse
+from bench.memory import last_words
+from bench.storage import StorageError, append_line, refuse, tail
 from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
 from bench.sweep.nursery import Nursery, NurseryError, kill_group
 
@@ -112,6 +113,8 @@ class Supervisor:
             self.end_overdue(module, pid)
         if recorded(job) is None:
             death = overdue_death(overdue, job) if overdue is not None else how(code, memory_kills() - kills)
+            if overdue is None and job["memory_bytes"] and (words := last_words((tail(log) or "").rpartition("\n--- attempt")[2])):
+                death = f"{death}, out of memory under its limit of {job['memory_bytes'] / 2**30:.2f} GiB: {words[:200]}"
             attempts.add(f"died {death}", at=now())
             append_line(log, f"--- attempt {number} died {death}, {whereabouts(attempts.epoch, job['epochs'])}, {now()}")
 
@@ -142,6 +145,8 @@ def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
     if deaths and "time limit" in deaths[-1]:
         again = "its checkpoint is kept: `--rerun failed` with a longer --time-limit goes on from there"
         return "timeout", f"{deaths[-1].removeprefix('of ')} over, {where}, and killed; {again}"
+    if deaths and "out of memory under its limit" in deaths[-1]:  # it would again
+        return "oom", f"its process died {deaths[-1]}; {where}; --memory-per-trial allows more"
     if len(deaths) >= job["max_attempts"]:
         return "killed", f"its process died {len(deaths)} times, {where}: {'; '.join(dict.fromkeys(deaths))}; --attempts allows more"
     if attempts.losses >= MAX_LOSSES:
