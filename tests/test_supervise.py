@@ -12,11 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from made_records import made_record
 
 from bench.config import TrialConfig
 from bench.data.roots import ensure_synthetic
+from bench.launch import clear_leftovers
 from bench.progress import Board
-from bench.record import load_records, read_record
+from bench.record import load_records, read_record, write_record
 from bench.storage import StorageError
 from bench.suites import load
 from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
@@ -25,7 +27,7 @@ from bench.sweep.jobs import Limits, make_job
 from bench.sweep.losses import LostWorkers
 from bench.sweep.nursery import Nursery
 from bench.sweep.serial import run_serial
-from bench.sweep.supervise import Supervisor, hopeless
+from bench.sweep.supervise import Supervisor, hopeless, superseded
 from bench.trial import Launch
 
 HERE = Path(__file__).parent
@@ -173,6 +175,26 @@ def test_a_record_of_another_launch_is_made_again_only_on_demand(tmp_path: Path,
     (job,) = jobs_of(tmp_path, range(1), launch="second")
     assert run([job], monkeypatch, {})[0]["launch"]["id"] == "first"
     assert run([job | {"redo": True}], monkeypatch, {})[0]["launch"]["id"] == "second"
+
+
+def test_a_trial_that_goes_on_after_its_time_limit_keeps_the_time_of_its_earlier_attempts(tmp_path: Path):
+    jobs, reports = jobs_of(tmp_path, range(1), launch="second"), [{"start": "t", "seconds": 5.0, "launch": "first", "slot": None}]
+    job = jobs[0] | {"redo": True}
+    record = made_record(run_id=job["run_id"], values={"semseg": 1.0}, seed=0, cell_id="0" * 12)
+    record |= {"status": "timeout", "reason": "planted", "attempt": 2, "launch": {"id": "first", "slot": "a:1"}}
+    record["timing"] |= {"trial_start": "2026-01-01T00:00:00+00:00", "attempt_seconds": 7.0, "earlier_attempts": reports}
+    write_record(tmp_path / "records", record)
+    number, spans = superseded(job)
+    assert (number, [span["seconds"] for span in spans], spans[1]["slot"]) == (2, [5.0, 7.0], "a:1")
+    assert superseded(job | {"redo": False}) == superseded(job | {"launch_id": "first"}) == (0, [])
+    write_record(tmp_path / "records", record | {"status": "failed"})
+    assert superseded(job) == (0, [])  # starts anew
+    (left := tmp_path / "checkpoints" / f"{job['run_id']}.pt").parent.mkdir()
+    left.touch()
+    for status, stays in (("timeout", True), ("failed", False)):
+        write_record(tmp_path / "records", record | {"status": status})
+        clear_leftovers([trial(0)], tmp_path)
+        assert left.exists() == stays
 
 
 DRIVER = """

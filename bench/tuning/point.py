@@ -219,8 +219,9 @@ def take_stopped(run_ids: list[str], tuning_dir: Path) -> list[str]:
 
 
 def forget(run_ids: list[str], tuning_dir: Path) -> None:
-    """Remove what trials with a record no longer need."""
+    """Remove what trials with a record no longer need; one that outlived its time limit may go on from its checkpoint."""
     for run_id in run_ids:
-        if (tuning_dir / "records" / f"{run_id}.json").exists():
+        record = tuning_dir / "records" / f"{run_id}.json"
+        if record.exists() and read_record(record)["status"] != "timeout":
             for path in (f"checkpoints/{run_id}.pt", f"checkpoints/{run_id}.attempts", f"{PROVISIONAL}/{run_id}.json"):
                 (tuning_dir / path).unlink(missing_ok=True)
