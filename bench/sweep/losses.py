@@ -12,9 +12,12 @@ from typing import Any
 from bench.sweep.attempts import MAX_LOSSES, Attempts
 
 NODE = re.compile(r"node has died|node died|node is dead|preempt|node (was|is being) (drained|removed|terminated)|is unavailable", re.I)
-MEMORY = re.compile(r"OutOfMemory|running low on memory|memory pressure|due to (out of )?memory|\bOOM\b", re.I)
+MEMORY = re.compile(r"OutOfMemory|NODE_OUT_OF_MEMORY|running low on memory|memory pressure", re.I)
 ACTOR = "The actor"
 """How Ray's messages about the end of a worker begin; what a worker raised begins with its traceback."""
+
+GUESSES = "Some common causes"
+"""Where Ray stops to report and lists what might have been, memory and nodes among it."""
 
 
 def end_of(error: str, worker: str) -> str:
@@ -24,12 +27,17 @@ def end_of(error: str, worker: str) -> str:
         error: What Ray said of the worker's end.
         worker: The line where the worker's process ended, and its node and Ray had no part in it.
     """
-    if MEMORY.search(error):
+    if out_of_memory(error):
         return "died with its worker, which Ray ended for want of memory"
     if not error.lstrip().startswith(ACTOR):
         said = error.strip().splitlines()
         return f"died with an error of its worker: {said[-1] if said else 'unknown'}"
-    return "lost with its node" if NODE.search(error) else worker
+    return "lost with its node" if NODE.search(error.partition(GUESSES)[0]) else worker
+
+
+def out_of_memory(error: str) -> bool:
+    """Whether Ray says that it ended a worker for want of memory."""
+    return MEMORY.search(error.partition(GUESSES)[0]) is not None
 
 
 def tune_failures(max_attempts: int) -> int:

@@ -24,7 +24,7 @@ from bench.sweep import interrupt as interrupts
 from bench.sweep import preflight
 from bench.sweep.attempts import Attempts
 from bench.sweep.interrupt import Interrupt, kill_descendants
-from bench.sweep.losses import MEMORY, LostWorkers, end_of, tune_failures
+from bench.sweep.losses import LostWorkers, end_of, out_of_memory, tune_failures
 from bench.sweep.nursery import WORKER_ENVIRONMENT
 from bench.sweep.room import require_room
 from bench.sweep.supervise import Supervisor, recorded
@@ -253,7 +253,7 @@ def record_deaths(jobs: list[dict[str, Any]], errors: dict[str, Any]) -> None:
                 error = errors[job["run_id"]]
                 if attempts.open:
                     attempts.add(end_of(str(error), "lost with its supervisor"))
-                status = "oom" if MEMORY.search(type(error).__name__ + str(error)) else "killed"
+                status = "oom" if out_of_memory(f"{type(error).__name__} {error}") else "killed"
                 ends = "; ".join(dict.fromkeys(attempts.deaths)) or "never by itself"
                 times = f"died {len(attempts.deaths)} times ({ends}), lost {attempts.losses} times with its node or supervisor"
                 supervisor.bury(job, attempts, status, f"{times}; Ray says: {error}")

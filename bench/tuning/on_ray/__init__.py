@@ -22,7 +22,7 @@ from bench.sweep import on_ray as sweep
 from bench.sweep import preflight
 from bench.sweep.interrupt import Interrupt
 from bench.sweep.jobs import Limits, make_job
-from bench.sweep.losses import MEMORY, LostWorkers, tune_failures
+from bench.sweep.losses import LostWorkers, out_of_memory, tune_failures
 from bench.sweep.place import Slots
 from bench.trial import Launch
 from bench.tuning.on_ray.points import describe_point, point_folder, point_name
@@ -176,5 +176,5 @@ def record_deaths(rows: Sequence[TunedRow], launch: Launch, results: Any) -> Non
             for trial in by_label[result.config["row"]].point(result.config["index"], result.config["values"]).trials:
                 begun = (launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts").exists()
                 if begun and not (launch.suite_dir / "records" / f"{trial.run_id}.json").exists():
-                    status = "oom" if MEMORY.search(type(result.error).__name__ + str(result.error)) else "killed"
+                    status = "oom" if out_of_memory(f"{type(result.error).__name__} {result.error}") else "killed"
                     record_death(trial, launch, status, f"the worker died: {result.error}")
