@@ -228,8 +228,11 @@ def chosen_trials(suite: Suite, only: str | None) -> list[TrialConfig]:
 
 
 def clear_leftovers(recorded: list[TrialConfig], suite_dir: Path) -> None:
-    """Remove what a trial leaves that was killed between its record and its end."""
+    """Remove what a trial leaves that was killed between its record and its end; one that outlived its time limit may go on from it."""
     for trial in recorded:
+        record = suite_dir / "records" / f"{trial.run_id}.json"
+        if not record.exists() or read_record(record)["status"] == "timeout":
+            continue  # one without a record, which only profiles are measured of now, goes on from there later
         for suffix in (".pt", ".attempts", ".lock"):
             (suite_dir / "checkpoints" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
 

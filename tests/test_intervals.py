@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from scipy.optimize import brentq
 
 from bench.report.intervals import (
     bounded_interval,
     delta_m_interval,
     half_width,
     holm,
+    joint_half_width,
+    joint_p,
     mean_interval,
     moderated,
     positive_interval,
@@ -133,3 +136,37 @@ def test_moderation_recovers_the_prior_that_drew_the_variances() -> None:
     truth = prior * prior_df / generator.chisquare(prior_df, size=20_000)
     _, df = moderated(truth * generator.chisquare(3, size=20_000) / 3, np.full(20_000, 3.0))
     assert df[0] - 3 == pytest.approx(prior_df, rel=0.1)
+
+
+def test_the_joint_interval_of_one_part_is_the_t_interval_and_its_p_the_t_tests() -> None:
+    values = np.array([3.0, 4.5, 3.9, 5.0])
+    part, df = np.array([[values.var(ddof=1) / 4], [0.0]]), np.array([[3.0], [59.0]])
+    low, high = mean_interval(values)
+    assert joint_half_width(part, df) == pytest.approx([(high - low) / 2])
+    assert joint_p(np.array([values.mean()]), part, df) == pytest.approx([scipy_stats.ttest_1samp(values, 0).pvalue])
+    assert np.isnan(joint_p(np.array([1.0, np.nan]), np.array([[0.0, 1.0]]), np.array([[3.0, 3.0]]))).all()
+    assert joint_p(np.array([0.0, 1e9]), np.ones((2, 2)), np.full((2, 2), 50.0)) == pytest.approx([1.0, 0.0], abs=1e-20)
+
+
+def test_the_joint_p_value_is_the_level_whose_interval_ends_at_zero() -> None:
+    generator = np.random.default_rng(9)
+    parts, dfs = generator.uniform(0, 1, (2, 40)), np.stack([generator.uniform(1.2, 30, 40), np.full(40, np.inf)])
+    difference = 4 * generator.normal(size=40)
+
+    def excess(log_p: float, place: int) -> float:
+        quantiles = scipy_stats.t.isf(np.exp(log_p) / 2, dfs[0, place]), scipy_stats.norm.isf(np.exp(log_p) / 2)
+        return parts[:, place] @ np.square(quantiles) - difference[place] ** 2
+
+    expected = [np.exp(brentq(excess, -40, -1e-12, args=(place,))) for place in range(40)]
+    np.testing.assert_allclose(joint_p(difference, parts, dfs), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 1.0])
+def test_the_joint_interval_covers_whatever_the_parts_are(share: float) -> None:
+    generator, n, dfs = np.random.default_rng(10), 200_000, np.array([2.0, 40.0])
+    true = np.array([share, 1 - share])[:, None]
+    parts = true * np.stack([generator.chisquare(df, n) / df for df in dfs])
+    for level in (0.95, 1 - 0.05 / 78):  # 78: the pairs of 13 rows, Holm's first step
+        half = joint_half_width(parts, np.broadcast_to(dfs[:, None], parts.shape), level)
+        missed = (np.abs(generator.normal(size=n)) > half).mean()
+        assert missed < (1 - level) + 4 * np.sqrt((1 - level) / n)

@@ -8,7 +8,8 @@ from scipy import stats as scipy_stats
 from bench.measure.metrics import METRICS
 from bench.measure.scores import ANGLE_LIMITS_DEG, RESAMPLED, normals_scores, saliency_scores, segmentation_scores
 from bench.record import write_record
-from bench.report.paired import compare_rows, rank_intervals, tied_with_best
+from bench.report.footnotes import detectable_note
+from bench.report.paired import compare_rows, rank_intervals, tied_with_best, typical_detectable
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import column_pairs, interquartile_mean, row_frame
 
@@ -67,16 +68,39 @@ def test_rows_that_are_equal_are_rarely_told_apart(rows: int, seeds: int, spread
     assert pairwise / trials < 0.09  # two seeds leave the tails of a single comparison a little short
 
 
+def made_table(
+    generator: np.random.Generator, *, seeds: int, image: float, spread: float, images: int = 60
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return values (13, seeds) of equal rows that spread by unlike amounts, and replicates as a bootstrap of `images` images has them."""
+    scale = np.exp(generator.normal(0, spread, size=(13, 1)))
+    values = scale * generator.normal(size=(13, seeds)) + image * generator.normal(size=(13, 1)) + generator.normal(size=(1, seeds))
+    of_images = image * np.sqrt(images) * generator.normal(size=(13, images))
+    counts = generator.multinomial(images, np.full(images, 1 / images), size=200)
+    return values, values.mean(axis=1, keepdims=True) + (of_images - of_images.mean(axis=1, keepdims=True)) @ counts.T / images
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize("image", [0.15, 0.7])
-def test_equal_rows_are_rarely_told_apart_by_seeds_and_images(seeds: int, image: float) -> None:
+@pytest.mark.parametrize(("image", "spread"), [(0.15, 0.0), (0.7, 0.0), (0.7, 0.8), (2.0, 0.5)])
+def test_equal_rows_are_rarely_told_apart_by_seeds_and_images(seeds: int, image: float, spread: float) -> None:
     generator, trials, wrong = np.random.default_rng(seeds), 200, 0
     for _ in range(trials):
-        values = generator.normal(size=(13, seeds)) + image * generator.normal(size=(13, 1))
-        pairs = compare_rows(values, values.mean(axis=1, keepdims=True) + image * generator.normal(size=(13, 200)))
+        pairs = compare_rows(*made_table(generator, seeds=seeds, image=image, spread=spread), 60)
         wrong += np.nanmin(pairs.adjusted) < 0.05
     assert pairs.resampled == "seeds and images"
     assert wrong / trials <= 0.06
+
+
+@pytest.mark.parametrize(("seeds", "image"), [(3, 0.3), (3, 2.0), (5, 0.7)])
+def test_a_difference_of_the_detectable_size_is_found_about_as_often_as_said(seeds: int, image: float) -> None:
+    generator, trials, found, said = np.random.default_rng(seeds), 150, [], []
+    for _ in range(trials):  # what the tests say of themselves, then a true difference of that size
+        said.append(typical_detectable(compare_rows(*made_table(generator, seeds=seeds, image=image, spread=0.0), 60)))
+    for _ in range(trials):
+        values, replicates = made_table(generator, seeds=seeds, image=image, spread=0.0)
+        values[0] += np.mean(said)
+        pairs = compare_rows(values, replicates, 60)
+        found.append(pairs.better(higher_is_better=True)[0, 1:].mean())
+    assert 0.68 < np.mean(found) < 0.97
 
 
 @pytest.mark.parametrize("lost", [1, 6, 12])
@@ -199,3 +223,14 @@ def test_the_reference_is_exactly_zero_and_numbers_that_all_seeds_agree_on_have_
     exact = rows["stored_bytes_std"] == 0
     assert exact.any()
     assert rows.loc[exact, ["stored_bytes_low", "stored_bytes_high"]].isna().all(axis=None)
+
+
+def test_a_reader_is_told_how_large_a_difference_would_have_been_found() -> None:
+    suite = demo_like_suite(seeds=(0, 1, 2))
+    rows = row_frame(suite.plan(), suite.records)
+    size = rows["delta_m_detectable"].iloc[0]
+    assert rows["delta_m_std"].median() < size < 20  # three seeds find no difference of the size of their own spread
+    (note,) = detectable_note(rows)
+    assert f"Δm {size:.2g} points" in note
+    one = demo_like_suite(seeds=(0,))
+    assert detectable_note(row_frame(one.plan(), one.records)) == []

@@ -1,9 +1,9 @@
 """Two results of the same suite: which rows moved beyond noise. For upgrades of torch or timm, another GPU, other code.
 
 Rows are matched by label, trials by seed. Of a row, the differences B minus A over common seeds are tested against 0: their variance
-(moderated over the rows) plus, where data and images are the same and per-image sums exist, that of a bootstrap over images, with the
-seeds' degrees of freedom; Holm within a quantity. A row with one common seed is not tested where others have several. Parameter counts must
-be equal.
+(moderated over the rows) plus, where data and images are the same and per-image sums exist, that of a bootstrap over images, each with its
+own degrees of freedom (as in `bench.report.paired`); Holm within a quantity. A row with one common seed is not tested where others have
+several. Parameter counts must be equal.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RecordError, load_records, read_plan
-from bench.report.intervals import LEVEL, holm, moderated, t_quantile, two_sided_p
+from bench.report.intervals import LEVEL, holm, joint_half_width, joint_p, moderated
 from bench.report.paired import delta_m_replicates, image_replicates
 from bench.report.seeds import EXACT_COSTS, metric_column, plan_tasks, reference_means, scored_seed_frame
 
@@ -78,7 +78,7 @@ def _load(path: Path) -> dict:
 
 
 def _replicates(side: Mapping, task: str | None, labels: list[str]) -> np.ndarray | None:
-    found = side["images"].get(task) if task else delta_m_replicates(side["images"], side["means"])
+    found = side["images"].scores.get(task) if task else delta_m_replicates(side["images"].scores, side["means"])
     return None if found is None else found[[side["places"][label] for label in labels]]
 
 
@@ -110,13 +110,13 @@ def _compare_quantity(sides: list[dict], labels: list[str], quantity: str, image
     if images[0] is not None and images[1] is not None:
         image = (images[1] - images[0]).var(axis=1, ddof=1)
     one_seed = bool((n < 2).all())  # else images alone would leave out, in a row that lacks seeds, what a seed changes
-    total = np.nan_to_num(variance / np.maximum(n, 1)) + np.nan_to_num(image)
-    total_df = np.full(len(labels), np.inf) if one_seed else df  # the seeds' alone, as in `bench.report.paired`
     known = (n > 0) & ~np.isnan(image if one_seed else variance)
     mean = np.array([own.mean() if len(own) else np.nan for own in differences])
-    deviation = np.sqrt(np.where(known & (total > 0), total, np.nan))
-    p = np.where(known & (total == 0), np.where(mean == 0, 1.0, 0.0), two_sided_p(mean / deviation, total_df))
-    half = np.where(known & (total == 0), 0.0, t_quantile(np.where(np.isinf(total_df), 1e9, total_df)) * deviation)
+    parts = np.where(known, np.nan_to_num(np.stack([variance / np.maximum(n, 1), image])), np.nan)
+    drawn = sides[0]["images"].images
+    dfs = np.stack([np.where(df > 0, df, 1.0), np.full(len(labels), np.inf if drawn is None else max(drawn - 1.0, 1.0))])
+    p = np.where(parts.sum(axis=0) == 0, np.where(mean == 0, 1.0, 0.0), joint_p(mean, parts, dfs))
+    half = joint_half_width(parts, dfs)
     adjusted = holm(p)
     lines = []
     for position, label in enumerate(labels):

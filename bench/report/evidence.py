@@ -61,7 +61,7 @@ def pairs_frame(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, 
         for than in map(labels.index, others):
             for row in range(len(labels)):
                 if row != than and pairs.difference[row, than] == pairs.difference[row, than]:
-                    found = {name: getattr(pairs, name)[row, than] for name in ("difference", "low", "high", "p", "adjusted")}
+                    found = {name: getattr(pairs, name)[row, than] for name in ("difference", "low", "high", "p", "adjusted", "detectable")}
                     lines.append(
                         {"quantity": quantity, "label": labels[row], "minus": labels[than]} | found | {"resampled": pairs.resampled}
                     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from bench.report.intervals import FEWEST_ROWS_TO_POOL
-from bench.report.seeds import HELD_OUT, why_no_delta_m
+from bench.report.seeds import HELD_OUT, metric_column, why_no_delta_m
 from bench.tasks import TASKS
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -157,6 +157,8 @@ def _test_notes(plan: Mapping, rows: pd.DataFrame) -> list[str]:
         f"Tests between rows are paired on seeds and images: {said}. All pairs of a column, Holm-corrected at 5 %. Bold: the best and "
         "every row that is not told apart from it; where that would be all rows, none is bold. Rank: by Δm, the places that the tests "
         "leave open."
+        + (" Seeds and images each count with their own degrees of freedom (Banerjee's interval)." if "seeds and images" in kinds else ""),
+        *detectable_note(rows),
     ]
     single = rows.loc[rows["seeds_complete"] == 1, "label"]
     if len(single) and (rows["seeds_complete"] > 1).any():
@@ -165,6 +167,22 @@ def _test_notes(plan: Mapping, rows: pd.DataFrame) -> list[str]:
     if len(reference) and reference["seeds_complete"].iloc[0] == 1 and (rows["seeds_complete"] > 1).any():
         notes.append("The reference of Δm has one seed: its spread is unknown and missing from the intervals of Δm.")
     return notes
+
+
+def detectable_note(rows: pd.DataFrame) -> list[str]:
+    """Say how large a difference must be for the tests to find it: what is smaller may exist all the same. Empty without any test."""
+    titles = {"delta_m": "Δm"} | {metric_column(name): f"{task.title} {task.metric_title}" for name, task in TASKS.items()}
+    units = {metric_column(name): task.unit.replace("%", "points") for name, task in TASKS.items()} | {"delta_m": "points"}
+    found = {name: rows[f"{name}_detectable"].iloc[0] for name in titles if f"{name}_detectable" in rows}
+    said = [
+        f"{titles[name]} {value:.2g}{'' if units[name] == '°' else ' '}{units[name]}" for name, value in found.items() if pd.notna(value)
+    ]
+    if not said:
+        return []
+    return [
+        f"Smallest differences that these tests would find with 80 % probability (median over pairs): {', '.join(said)}. A smaller one may "
+        "exist and stay unseen."
+    ]
 
 
 def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str]:

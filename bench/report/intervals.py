@@ -4,6 +4,8 @@
 - A time or an amount of memory, which is positive and spreads by factors, gets a t interval of its logarithm.
 - delta_m is a ratio to a reference that was trained as often: both spreads are carried by linearisation (delta method), degrees of freedom
   by Welch and Satterthwaite.
+- A difference whose chance has two sources of unlike degrees of freedom, seeds and images, gets Banerjee's interval (Sankhya 23,
+  1961; Hajek 1962): each source's variance times its own quantile squared, added. It keeps its level whatever the true variances are.
 - Comparisons of rows use moderated variances (Smyth 2004, doi 10.2202/1544-6115.1027): two or three seeds tell little about a row's
   spread, the other rows of the column tell more, and an empirical Bayes prior weighs the two as the data ask for.
 
@@ -11,7 +13,7 @@
 """
 
 import numpy as np
-from scipy.special import digamma, polygamma, stdtr, stdtrit
+from scipy.special import digamma, gammaln, polygamma, stdtr, stdtrit
 
 LEVEL = 0.95
 FEWEST_ROWS_TO_POOL = 8
@@ -78,6 +80,68 @@ def welch(variances: np.ndarray, dfs: np.ndarray) -> tuple[np.ndarray, np.ndarra
     used = np.where(variances > 0, variances**2 / np.maximum(dfs, 1e-9), 0).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return total, np.where(total > 0, total**2 / used, np.nan)
+
+
+_SMALLEST_LOG_P = -60.0
+"""Smaller p-values are not told apart."""
+
+
+def joint_half_width(variances: np.ndarray, dfs: np.ndarray, level: float | np.ndarray = LEVEL) -> np.ndarray:
+    """Return half the interval of a normal estimate whose variance is a sum of parts, each estimated with degrees of freedom of its own.
+
+    Banerjee's: the root of the sum over parts of t(df)^2 times variance. Its coverage is at least `level` whatever the true parts are: the
+    chi-square distribution function F of one degree of freedom is concave, so that F of the weighted mean of the parts' limits is at least
+    the weighted mean of F of each. Parts need not be independent of each other, only of the estimate.
+
+    Args:
+        variances: (k, ...) estimated parts of the variance of the estimate.
+        dfs: (k, ...) their degrees of freedom; infinite where a part is known.
+        level: Coverage, one for all or (...).
+    """
+    return np.sqrt(_joint_square(variances, dfs, np.log1p(-np.asarray(level, dtype=float)))[0])
+
+
+def _joint_square(variances: np.ndarray, dfs: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the square of half the interval with log error probability `log_p`, and its derivative by the latter."""
+    df = np.where(np.isinf(dfs), 1e9, np.maximum(dfs, 1e-3))
+    t = -stdtrit(df, np.exp(log_p) / 2)
+    density = np.exp(gammaln((df + 1) / 2) - gammaln(df / 2) - (df + 1) / 2 * np.log1p(t**2 / df)) / np.sqrt(df * np.pi)
+    return (variances * t**2).sum(axis=0), (-variances * t * np.exp(log_p) / density).sum(axis=0)
+
+
+def joint_p(difference: np.ndarray, variances: np.ndarray, dfs: np.ndarray) -> np.ndarray:
+    """Return the two-sided p-value that belongs to `joint_half_width`: one less the level whose interval just touches zero.
+
+    Args:
+        difference: (...) estimates.
+        variances: (k, ...) parts of their variance; NaN, or a sum of zero, gives NaN.
+        dfs: (k, ...) degrees of freedom of the parts.
+    """
+    variances, dfs = np.broadcast_arrays(variances, dfs)
+    square, total = np.asarray(difference, dtype=float) ** 2, variances.sum(axis=0)
+    p = np.where((total > 0) & (square == 0), 1.0, np.nan)
+    open_ = (total > 0) & (square > 0)
+    p[open_] = np.exp(_log_p(square[open_], variances[:, open_], dfs[:, open_]))
+    return p
+
+
+def _log_p(square: np.ndarray, variances: np.ndarray, dfs: np.ndarray) -> np.ndarray:
+    """Solve `_joint_square` = square > 0 for the logarithm of p (n,): Newton's method, halving where it leaves the bracket."""
+    low, high, left = np.full(len(square), _SMALLEST_LOG_P), np.zeros(len(square)), np.arange(len(square))
+    bound = two_sided_p(np.sqrt(square / variances.sum(axis=0)), np.where(variances > 0, dfs, np.inf).min(axis=0, initial=np.inf))
+    log_p = np.log(np.clip(bound, np.exp(_SMALLEST_LOG_P), 1 - 1e-9))
+    for _ in range(100):
+        now = log_p[left]
+        reached, slope = _joint_square(variances[:, left], dfs[:, left], now)
+        low[left], high[left] = np.where(reached > square[left], now, low[left]), np.where(reached > square[left], high[left], now)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = now - np.log(reached / square[left]) * reached / slope
+        step = np.where((step >= low[left]) & (step <= high[left]), step, (low[left] + high[left]) / 2)
+        log_p[left] = step
+        left = left[np.abs(step - now) > 1e-9]
+        if not len(left):
+            break
+    return log_p
 
 
 def delta_m_interval(row: np.ndarray, reference: np.ndarray, signs: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:

@@ -5,8 +5,11 @@ The difference of two rows' means over seeds has two sources of chance, which ar
 - **seeds**: variances over seeds, what a seed does to all rows taken out, moderated over the rows (`bench.report.intervals`);
 - **images**: a bootstrap that draws validation images, the same for all rows and seeds, from the per-image sums of the records.
 
-The degrees of freedom are those of the seeds' part alone (Satterthwaite over the two rows): those of the sum would be near infinite
-wherever two seeds happen to lie close together, and simulation shows that such tests find differences where there are none.
+Each source counts with its own degrees of freedom, those of the seeds (Satterthwaite over the two rows) and one fewer than there are
+images, by Banerjee's interval (`bench.report.intervals.joint_half_width`). Satterthwaite's degrees of freedom of the sum would be near
+infinite wherever two seeds happen to lie close together, and simulation shows that such tests find differences where there are none. One
+variance pooled over all rows (Tukey's test) would find more, but where rows spread by unlike amounts, say by a factor of two about their
+middle, it errs in a tenth to a quarter of all tables, not in a twentieth.
 
 A pair of which a row has one seed, or that has fewer than two seeds in common, is not tested in a column where other rows have several:
 images alone would leave out what a seed changes. It cannot be separated, and shares marks and ranks. Where every row has one seed, only
@@ -15,7 +18,7 @@ seeds count, and the statement holds for these images. With neither there is no 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +26,28 @@ import pandas as pd
 
 from bench.measure.scores import RESAMPLED
 from bench.record import read_arrays
-from bench.report.intervals import LEVEL, holm, moderated, residual_variances, t_quantile, two_sided_p, welch
+from bench.report.intervals import LEVEL, holm, joint_half_width, joint_p, moderated, residual_variances, welch
 from bench.report.seeds import zero_references
 from bench.tasks import TASKS
 
 RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
+POWER_Z = 0.8416
+"""Quantile of the normal distribution that stands for a power of 80 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicates:
+    """Scores on resampled images.
+
+    Attributes:
+        scores: Per task (R, B) means over a row's complete seeds, rows in the order of the plan; NaN for a row of which a record has no
+            sums, or whose images are not those of the first. Only tasks whose headline metric the sums give.
+        images: How many images were drawn from; None where no record has sums.
+    """
+
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +59,8 @@ class Pairs:
         low, high: (R, R) 95 % interval, for one pair at a time; NaN where there is no test.
         p: (R, R) two-sided p-values, not corrected.
         adjusted: (R, R) the same by Holm over all pairs of the column.
+        detectable: (R, R) the true difference that is told apart with a probability of about 80 %, at Holm's first and hardest step; NaN
+            where there is no test.
         resampled: What was resampled: "seeds and images", "seeds", "images" or "nothing".
     """
 
@@ -48,6 +69,7 @@ class Pairs:
     high: np.ndarray
     p: np.ndarray
     adjusted: np.ndarray
+    detectable: np.ndarray
     resampled: str
 
     def better(self, *, higher_is_better: bool, level: float = LEVEL) -> np.ndarray:
@@ -57,13 +79,14 @@ class Pairs:
             return (self.adjusted < 1 - level) & (signed > 0)
 
 
-def compare_rows(values: np.ndarray, replicates: np.ndarray | None = None) -> Pairs:
+def compare_rows(values: np.ndarray, replicates: np.ndarray | None = None, images: int | None = None) -> Pairs:
     """Compare all rows of a column with each other.
 
     Args:
         values: (R, S) a line a row, a column a seed; NaN where a seed does not count.
         replicates: (R, B) the rows' means over seeds on resampled images, the same images for all rows; NaN lines for rows without
             per-image sums; None: images are not resampled.
+        images: How many images they are drawn from; None: as many as make the images' variance known.
     """
     rows = len(values)
     present = (~np.isnan(values)).astype(float)
@@ -71,28 +94,32 @@ def compare_rows(values: np.ndarray, replicates: np.ndarray | None = None) -> Pa
     sums = np.nan_to_num(values) @ present.T  # [i, j]: sum of row i over the seeds that j has too
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = np.where(common > 0, (sums - sums.T) / common, np.nan)
-    seed_part, total_df = _seed_variance(values, common)
+    seed_part, seed_df = _seed_variance(values, common)
     seeds = bool((~np.isnan(seed_part[~np.eye(rows, dtype=bool)])).any())
     image = np.full((rows, rows), np.nan) if replicates is None else _image_variance(replicates)
     one_seed = bool((present.sum(axis=1) < 2).all())
     known = ~np.isnan(image) if one_seed else ~np.isnan(seed_part)
-    total = np.nan_to_num(seed_part) + np.nan_to_num(image)
-    total_df = np.full((rows, rows), np.inf) if one_seed else total_df
-    deviation = np.sqrt(np.where(known & (total > 0), total, np.nan))
-    p = two_sided_p(difference / deviation, total_df)
-    p = np.where(known & (total == 0), np.where(difference == 0, 1.0, 0.0), p)  # no spread at all: equal, or surely different
-    np.fill_diagonal(p, np.nan)
-    half = np.where(known & (total == 0), 0.0, t_quantile(np.where(np.isinf(total_df), 1e9, total_df)) * deviation)
+    np.fill_diagonal(known, False)
+    parts = np.nan_to_num(np.stack([seed_part, image]))
+    dfs = np.stack([np.where(seed_df > 0, seed_df, 1.0), np.full((rows, rows), np.inf if images is None else max(images - 1.0, 1.0))])
     upper = np.triu_indices(rows, 1)
+    half, p, detectable = (np.full((rows, rows), np.nan) for _ in range(3))
+    half[known] = joint_half_width(parts[:, known], dfs[:, known])
+    p[upper] = joint_p(difference[upper], parts[:, *upper], dfs[:, *upper])
+    p[upper] = np.where(parts[:, *upper].sum(axis=0) == 0, np.where(difference[upper] == 0, 1.0, 0.0), p[upper])  # no spread at all
+    p[upper] = np.where(known[upper], p[upper], np.nan)
     adjusted = np.full((rows, rows), np.nan)
     adjusted[upper] = holm(p[upper])
-    adjusted.T[upper] = adjusted[upper]
+    p.T[upper], adjusted.T[upper] = p[upper], adjusted[upper]
+    hardest = 1 - (1 - LEVEL) / max(int(known[upper].sum()), 1)
+    detectable[known] = joint_half_width(parts[:, known], dfs[:, known], hardest) + POWER_Z * np.sqrt(parts[:, known].sum(axis=0))
     return Pairs(
         difference=difference,
         low=difference - half,
         high=difference + half,
         p=p,
         adjusted=adjusted,
+        detectable=detectable,
         resampled=_resampled(seeds, bool((known & ~np.isnan(image))[upper].any())),
     )
 
@@ -119,6 +146,12 @@ def _image_variance(replicates: np.ndarray) -> np.ndarray:
     own = np.diag(covariance)
     spread = own[:, None] + own[None] - 2 * covariance
     return np.where(spread < 1e-12 * np.maximum(own[:, None] + own[None], 1e-300), 0.0, spread)  # equal predictions, up to rounding
+
+
+def typical_detectable(pairs: Pairs) -> float:
+    """Return the median over pairs of the difference that is told apart with a probability of about 80 %; NaN without any test."""
+    known = pairs.detectable[~np.isnan(pairs.detectable)]
+    return float(np.median(known)) if len(known) else np.nan
 
 
 def tied_with_best(pairs: Pairs, means: np.ndarray, *, higher_is_better: bool) -> np.ndarray:
@@ -151,7 +184,7 @@ def rank_intervals(pairs: Pairs, means: np.ndarray, *, higher_is_better: bool) -
 
 def image_replicates(
     plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, records_dir: Path, *, resamples: int = RESAMPLES
-) -> dict[str, np.ndarray]:
+) -> Replicates:
     """Resample validation images, the same for every record, and score every row on them.
 
     Args:
@@ -160,10 +193,6 @@ def image_replicates(
         seeds: As `bench.report.seeds.seed_frame` returns it.
         records_dir: Where the records' `.npz` files lie.
         resamples: B.
-
-    Returns:
-        Per task (R, B) means over a row's complete seeds in the order of the plan; NaN for a row of which a record has no sums, or
-        whose images are not those of the first. Only tasks whose headline metric the sums give.
     """
     tasks = [task for task in RESAMPLED if any(task in row["tasks"] for row in plan["rows"])]
     by_id = {record["run_id"]: record for record in records}
@@ -182,7 +211,7 @@ def image_replicates(
         for task, lines in scores.items():
             if lines and all(line is not None for line in lines):
                 result[task][position] = np.mean(lines, axis=0)
-    return result
+    return Replicates(scores=result, images=int(drawn["images"][1][0].sum()) if drawn else None)
 
 
 def _record_replicates(record: Mapping, tasks: Sequence[str], records_dir: Path, drawn: dict, resamples: int) -> dict[str, np.ndarray]:

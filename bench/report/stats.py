@@ -9,7 +9,16 @@ import pandas as pd
 from bench.record import RecordError
 from bench.report.family import families
 from bench.report.intervals import bounded_interval, delta_m_interval, positive_interval
-from bench.report.paired import Pairs, compare_rows, delta_m_replicates, image_replicates, rank_intervals, tied_with_best
+from bench.report.paired import (
+    Pairs,
+    Replicates,
+    compare_rows,
+    delta_m_replicates,
+    image_replicates,
+    rank_intervals,
+    tied_with_best,
+    typical_detectable,
+)
 from bench.report.pareto import pareto_front
 from bench.report.profiles import PROFILED
 from bench.report.seeds import (
@@ -57,7 +66,8 @@ def row_frame(
         and measured cost `<quantity>_mean`, `_std` (sample, n - 1; missing for one seed), `_n`, `_low` and `_high` (95 % interval; of
         delta_m with the reference's spread in it, and missing for the reference itself, which is 0 by definition; of others
         missing where all seeds agree exactly); for metrics and delta_m
-        `<quantity>_tied_best` (best, or not told apart from the best) and `<quantity>_resampled`; rank_low, rank_high by delta_m;
+        `<quantity>_tied_best` (best, or not told apart from the best), `<quantity>_resampled`, and `<quantity>_detectable` (the difference
+        that the tests of the column find with 80 % probability, median over its pairs); rank_low, rank_high by delta_m;
         mean_rank (over tasks and seeds) and iqm_change (interquartile mean over tasks and seeds of the relative change against the
         reference, percent); one column for each count. `<quantity>_held_out_...` where every model of a row has them.
 
@@ -149,13 +159,11 @@ def column_pairs(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame,
     Returns:
         Per quantity the pairs, rows in the order of the plan.
     """
-    replicates = {} if records_dir is None else image_replicates(plan, records, seeds, records_dir)
+    drawn = Replicates() if records_dir is None else image_replicates(plan, records, seeds, records_dir)
     rows = len(plan["rows"])
-    pairs = {
-        metric_column(task): compare_rows(seed_matrix(seeds, metric_column(task), rows), replicates.get(task)) for task in plan_tasks(plan)
-    }
-    pairs["delta_m"] = compare_rows(seed_matrix(seeds, "delta_m", rows), delta_m_replicates(replicates, reference_means(plan, seeds)))
-    return pairs
+    replicates = {metric_column(task): drawn.scores.get(task) for task in plan_tasks(plan)}
+    replicates["delta_m"] = delta_m_replicates(drawn.scores, reference_means(plan, seeds))
+    return {name: compare_rows(seed_matrix(seeds, name, rows), own, drawn.images) for name, own in replicates.items()}
 
 
 def _comparisons(
@@ -168,6 +176,7 @@ def _comparisons(
         means, higher = frame[f"{name}_mean"].to_numpy(dtype=float), directions[name]
         found[f"{name}_tied_best"] = tied_with_best(pairs, means, higher_is_better=higher)
         found[f"{name}_resampled"] = pairs.resampled
+        found[f"{name}_detectable"] = typical_detectable(pairs)
         if name == "delta_m":
             low, high = rank_intervals(pairs, means, higher_is_better=True)
             found |= {"rank_low": pd.array(low, dtype="Int64"), "rank_high": pd.array(high, dtype="Int64")}

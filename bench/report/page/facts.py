@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from bench.report.footnotes import damage_notes, distinct, trial_counts
+from bench.report.footnotes import damage_notes, detectable_note, distinct, trial_counts
 from bench.report.stats import plan_tasks, reference_position
 from bench.tasks import TASKS
 
@@ -102,6 +102,7 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, da
             "paired tests on the same seeds and images, Holm-corrected within a column, not by whether intervals overlap; ranks are given "
             "as intervals."
         )
+        answers += detectable_note(rows)
     failed = [record for record in records if record["status"] != "ok"]
     if failed:
         named = "; ".join(f"{record['run_id']} ({record['status']})" for record in failed[:8])
