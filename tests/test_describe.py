@@ -1,18 +1,20 @@
 """What `data describe` and `data held-out` say about trees whose content is known."""
 
 import io
+import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from nyud_tree import NYUD_SIZES, arrays_of, write_nyud_tree
-from pascal_tree import SIZES, SPLITS, write_tree
+from pascal_tree import SIZES, SPLITS, write_parts, write_tree
 from PIL import Image
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.data.contact_sheet import coloured, contact_sheet, spaced
+from bench.data.contact_sheet import coloured, contact_sheet, emptiness, spaced, telling
 from bench.data.describe import describe
 from bench.data.layout import DataError
 from bench.data.pascal_context import PascalContext
@@ -88,3 +90,51 @@ def test_the_command_line_describes_and_draws(tmp_path: Path):
     assert run.exit_code == 0, run.output
     assert set(run.output.split()) < set(SPLITS["train"])
     assert len(list((tmp_path / "results/data").glob("held-out-*.json"))) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_sheet_covers_every_task_with_the_most_panels_that_eight_images_can_fill(seed: int):
+    rng = np.random.default_rng(seed)
+    shows = rng.random((int(rng.integers(2, 11)), 3)) < rng.random(3)
+    wanted = min(3, len(shows))
+    best = max(  # by trying every choice
+        (tuple(shows[list(some)].any(axis=0)).count(True), int(shows[list(some)].sum()))
+        for some in itertools.combinations(range(len(shows)), wanted)
+    )
+    chosen = telling(shows, 3)
+    assert chosen == sorted(set(chosen)) == telling(shows, 3)
+    assert len(chosen) == wanted
+    assert (int(shows[chosen].any(axis=0).sum()), int(shows[chosen].sum())) == best
+
+
+@pytest.mark.parametrize("most", [1, None])
+def test_a_task_that_one_image_of_many_has_labels_of_is_on_the_sheet(tmp_path: Path, most: int | None, monkeypatch: pytest.MonkeyPatch):
+    root = write_tree(tmp_path / "PASCAL_MT")
+    names = [f"copy_{i:03}" for i in range(24)]
+    for path in list(root.rglob("2008_000003.*")):
+        for name in names:
+            shutil.copy(path, path.with_name(name + path.suffix))
+    size = SIZES["2008_000003"]
+    head = np.ones(size, np.uint8)
+    write_parts(root / "human_parts/copy_017.mat", [("person", 15, head, [("head", head)])])
+    Image.fromarray(np.zeros(size, np.uint8)).save(root / "sal_distill/copy_004.png")
+    (root / "ImageSets/Context/train.txt").write_text("\n".join(names))
+    drawn = []
+    monkeypatch.setattr("bench.data.describe.contact_sheet", lambda data, indices: drawn.extend(data.ids[i] for i in indices) or b"")
+    describe(root, tmp_path / "out", most=most)
+    assert len(drawn) == 8
+    assert "copy_017" in drawn
+    assert "copy_004" not in drawn
+
+
+def test_a_panel_without_label_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from matplotlib.axes import Axes
+
+    written = []
+    text = Axes.text
+    monkeypatch.setattr(Axes, "text", lambda ax, x, y, said, **how: written.append(said) or text(ax, x, y, said, **how))
+    contact_sheet(PascalContext(write_tree(tmp_path / "PASCAL_MT"), "train"))
+    assert written.count("no label") == 2  # human parts of the second and the third image
+    assert emptiness("binary", np.zeros((2, 2), np.uint8)) == "no foreground"
+    assert emptiness("binary", np.full((2, 2), IGNORE, np.uint8)) == emptiness("normals", np.zeros((2, 2, 3))) == "no label"
+    assert emptiness("depth", np.ones((2, 2))) is None

@@ -97,7 +97,9 @@ def describe(
         Path | None,
         typer.Option(help="Directory of what is written; by default results/data/NAME-described.", metavar="DIR", show_default=False),
     ] = None,
-    images: Annotated[int | None, typer.Option(help="Read at most this many a split, evenly spaced; by default all.", min=1)] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Read this many a split, evenly spaced; by default all. The contact sheet may need some more.", min=1)
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write a data set's statistics, charts and a contact sheet: class and part frequencies, sizes, shares of saliency and void.

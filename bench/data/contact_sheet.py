@@ -1,6 +1,12 @@
-"""Eight images of a split with all their labels in colour, and a legend, on one PNG."""
+"""Eight images of a split with all their labels in colour, and a legend, on one PNG.
+
+The images are chosen by what they show: every task that has labels in any image looked at appears, and as many panels as possible hold
+something; among images that show the same tasks the choice is even over the split. The same data gives the same sheet.
+"""
 
 import io
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -113,27 +119,73 @@ def thick(task: str, label: np.ndarray) -> np.ndarray:
     return cv2.dilate(label, np.ones((3, 3), np.uint8)) if task == "edges" else label
 
 
-def contact_sheet(data: RawSplit) -> bytes:
-    """Draw eight evenly spaced images of a split, one a row, with every label it has, as PNG."""
+def telling(shows: np.ndarray, wanted: int) -> list[int]:
+    """Choose rows so that every column which any row has is there, and as many entries as possible are True.
+
+    Args:
+        shows: bool (images, tasks): whether an image shows anything of a task. Tasks are few (the work grows as 4 to their number).
+        wanted: How many to choose; all where there are fewer. At least the number of tasks.
+
+    Returns:
+        Indices of images, in order.
+    """
+    alike: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(shows):
+        alike[sum(1 << task for task in np.flatnonzero(row))].append(index)
+    # Most panels for every pair of (tasks covered, images taken), pattern after pattern: a knapsack, so that no choice is better.
+    best: dict[tuple[int, int], tuple[int, tuple[tuple[int, int], ...]]] = {(0, 0): (0, ())}
+    for pattern in sorted(alike, key=lambda pattern: (-pattern.bit_count(), pattern)):
+        for (covered, taken), (panels, picks) in list(best.items()):
+            for more in range(1, min(len(alike[pattern]), wanted - taken) + 1):
+                reached = (covered | pattern, taken + more)
+                gained = panels + more * pattern.bit_count()
+                if gained > best.get(reached, (-1, ()))[0]:
+                    best[reached] = gained, (*picks, (pattern, more))
+    count = min(wanted, len(shows))
+    covered = max((key[0] for key in best if key[1] == count), key=lambda tasks: (tasks.bit_count(), best[tasks, count][0]))
+    return sorted(alike[pattern][place] for pattern, more in best[covered, count][1] for place in spaced(len(alike[pattern]), more))
+
+
+def emptiness(kind: str, label: np.ndarray) -> str | None:
+    """Say why a label shows nothing, see `bench.tasks`; None where it shows something."""
+    if kind == "binary":
+        return None if (label == 1).any() else "no label" if (label == IGNORE).all() else "no foreground"
+    return None if (label != IGNORE if kind == "classes" else label > 0 if kind == "depth" else label != 0).any() else "no label"
+
+
+def contact_sheet(data: RawSplit, indices: Sequence[int] | None = None) -> bytes:
+    """Draw images of a split, one a row, with every label it has, as PNG; a panel without a label says so.
+
+    Args:
+        data: The split.
+        indices: Of the images; by default eight, evenly spaced.
+    """
     from matplotlib.figure import Figure
 
     kinds = {task: DATA_SETS[data.layout.name][task].label for task in data.tasks}
-    samples = [data[index] for index in spaced(len(data), SHOWN)]
+    samples = [data[index] for index in (spaced(len(data), SHOWN) if indices is None else indices)]
     figure = Figure(figsize=(2.3 * (len(kinds) + 1), 1.85 * len(samples) + 1.1), dpi=130, layout="constrained")
     grid, legend = figure.subfigures(2, 1, height_ratios=[1.85 * len(samples), 1.1])
     axes = grid.subplots(len(samples), len(kinds) + 1, squeeze=False)
+    for ax, name in zip(axes[0], ("image", *kinds), strict=True):
+        ax.set_title("Image" if name == "image" else TASKS[name].title, fontsize=11)
     for row, sample in zip(axes, samples, strict=True):
-        shown = {"image": sample["image"]} | {task: coloured(kind, thick(task, sample[task])) for task, kind in kinds.items()}
-        for ax, (name, picture) in zip(row, shown.items(), strict=True):
-            ax.imshow(picture, interpolation="nearest")
-            ax.set_axis_off()
-            if sample is samples[0]:
-                ax.set_title("Image" if name == "image" else TASKS[name].title, fontsize=11)
+        row[0].imshow(sample["image"], interpolation="nearest")
         row[0].text(0, -0.02, sample["id"], transform=row[0].transAxes, fontsize=6, va="top")
+        for ax, (task, kind) in zip(row[1:], kinds.items(), strict=True):
+            _panel(ax, coloured(kind, thick(task, sample[task])), emptiness(kind, sample[task]))
+        for ax in row:
+            ax.set_axis_off()
     _legend(legend, data.layout.name, samples, kinds)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _panel(ax: Any, picture: np.ndarray, empty: str | None) -> None:
+    ax.imshow(picture if empty is None else np.full_like(picture, 248), interpolation="nearest")
+    if empty is not None:
+        ax.text(0.5, 0.5, empty, transform=ax.transAxes, fontsize=9, color="0.35", ha="center", va="center")
 
 
 def _legend(figure: Any, layout: str, samples: list[dict[str, Any]], kinds: dict[str, str]) -> None:

@@ -4,14 +4,14 @@ Reads a tree of any layout, real or rendered, and writes Markdown, CSV and PNG i
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.data.contact_sheet import CLASS_NAMES, contact_sheet, spaced
+from bench.data.contact_sheet import CLASS_NAMES, SHOWN, contact_sheet, spaced, telling
 from bench.data.layout import SPLITS, DataError, layout_of
 from bench.data.reader import RawSplit
 from bench.data.roots import open_split
@@ -25,7 +25,7 @@ def describe(root: Path, out: Path, *, most: int | None = None, progress: Callab
     Args:
         root: Its directory; only read.
         out: Directory of what is written: `README.md`, `classes.csv`, `images.csv`, `charts.png`, `contact_sheet.png`.
-        most: Read at most this many images a split, evenly spaced; None reads all.
+        most: Read at most this many images a split, evenly spaced; None reads all. The contact sheet may look at more, see `shown`.
         progress: Called with images read and their number.
 
     Returns:
@@ -40,9 +40,11 @@ def describe(root: Path, out: Path, *, most: int | None = None, progress: Callab
         raise DataError(f"{root} holds no complete split; `run_suite.py doctor --data-root {root}` says what is missing")
     picks = {split: spaced(len(data), most or len(data)) for split, data in splits.items()}
     total, rows, classes = sum(map(len, picks.values())), [], []
+    read: dict[str, dict[int, dict[str, Any]]] = {split: {} for split in splits}
     for split, data in splits.items():
         for index in picks[split]:
             image, pixels = measured(data, index)
+            read[split][index] = image
             rows.append({"split": split} | image)
             classes += [{"split": split} | line for line in pixels]
             if progress is not None:
@@ -53,7 +55,7 @@ def describe(root: Path, out: Path, *, most: int | None = None, progress: Callab
         "images.csv": images.to_csv(index=False),
         "classes.csv": counted.to_csv(index=False),
         "charts.png": charts(images, counted),
-        "contact_sheet.png": contact_sheet(first),
+        "contact_sheet.png": contact_sheet(first, shown(first, read[first.split])),
         "README.md": summary(root, layout.data_set, splits, images, counted),
     }
     for name, content in written.items():
@@ -71,6 +73,33 @@ def readable(root: Path, split: str) -> tuple[str, ...]:
             continue
         found.append(task)
     return tuple(found)
+
+
+def shown(data: RawSplit, lines: Mapping[int, Mapping[str, Any]]) -> list[int]:
+    """Choose the images of the contact sheet, see `bench.data.contact_sheet.telling`, out of those read and eight over the split.
+
+    Where these show nothing of a task, the others are looked at in order until one does.
+
+    Args:
+        data: The split.
+        lines: What `measured` says of images that were read, by index.
+    """
+    known = {index: measured(data, index)[0] for index in spaced(len(data), SHOWN) if index not in lines} | dict(lines)
+    for task in data.tasks:
+        if not any(_shows(data, line, task) for line in known.values()):
+            alone = type(data)(data.root, data.split, (task,), ids=data.ids)
+            others = (index for index in range(len(data)) if index not in known)
+            found = next((index for index in others if _shows(alone, measured(alone, index)[0], task)), None)
+            if found is not None:
+                known[found] = measured(data, found)[0]
+    indices = sorted(known)
+    shows = [[_shows(data, known[index], task) for task in data.tasks] for index in indices]
+    return [indices[place] for place in telling(np.array(shows, bool), SHOWN)]
+
+
+def _shows(data: RawSplit, line: Mapping[str, Any], task: str) -> bool:
+    """Whether an image shows something of a task: a labelled pixel, or foreground where every pixel is labelled."""
+    return line[f"{task}_{'share' if DATA_SETS[data.layout.name][task].label == 'binary' else 'labelled'}"] > 0
 
 
 def measured(data: RawSplit, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
