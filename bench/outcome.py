@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bench.errors import SuiteError
+from bench.memory import memory_limit, says_out_of_memory
 from bench.record import RecordError, StorageError, read_record, write_record
 from bench.storage import tail
 from bench.training.loop import DivergedError
@@ -81,17 +82,19 @@ def conclude(
 def failure(error: Exception) -> dict[str, str]:
     """Return status and reason of a trial that raised, and print the traceback, which so gets into its log; call it while handling."""
     traceback.print_exc()
-    status = "oom" if is_out_of_memory(error) else "failed"
-    return {"status": status, "reason": f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}"}
+    out_of_memory, limit = is_out_of_memory(error), memory_limit()
+    bound = f" (limit of its memory: {limit / 2**30:.2f} GiB)" if out_of_memory and limit is not None else ""
+    reason = f"{type(error).__name__}: {error}{bound}\n{traceback.format_exc()[-3000:]}"
+    return {"status": "oom" if out_of_memory else "failed", "reason": reason}
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; on a CPU, and in cuBLAS, torch raises a plain RuntimeError then."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that memory ran out; torch's libraries raise a plain RuntimeError then."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED", "out of memory")
-    )
+    if isinstance(error, RuntimeError) and says_out_of_memory(str(error), limited=memory_limit() is not None):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def total_seconds(earlier: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:

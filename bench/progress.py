@@ -140,6 +140,12 @@ class Board:
         return Group(table, *more, Text(f"{self.text()} · {clock(time.monotonic() - self.begun)} gone", no_wrap=True, overflow="ellipsis"))
 
 
+def epoch_text(line: Mapping[str, Any], epochs: int) -> str:
+    """Return what the log of a trial says of an epoch; `line` as of `Board.epoch`, with `lr`."""
+    speed = f"lr {line['lr']:.3g}, {line['images_per_second']:.1f} images/s, {line['seconds']:.1f} s"
+    return f"epoch {line['epoch']} of {epochs}: loss {line['loss']:.4f}, {speed}"
+
+
 def cells(label: str, row: RowProgress) -> list[str]:
     """Return a row of the terminal's table."""
     seconds = row.seconds_left(None)

@@ -1,6 +1,7 @@
 """What is on disk of a suite: row by row, the time that its slots spent, and the end of a trial's log. No torch."""
 
 import datetime
+import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from bench.record import RecordError, read_plan, read_record
 from bench.storage import plain_name
 
 DAMAGED = "damaged"
+TUNING = "tuning"
+"""The folder of a suite's results in which its tune lies."""
 
 
 def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
@@ -25,23 +28,37 @@ def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
     plan_file = suite_dir / "plan.json"
     if not plan_file.exists():
         raise FileNotFoundError(f"no {plan_file}: this suite has not been run here; start it with `run_suite.py run {suite_dir.name}`")
-    rows = []
-    for row in read_plan(plan_file)["rows"]:
-        records = {run_id: suite_dir / "records" / f"{run_id}.json" for run_id in row["run_ids"]}
-        statuses = [readable(path)["status"] for path in records.values() if path.exists()]
-        begun = [run_id for run_id in records if (suite_dir / "checkpoints" / f"{run_id}.attempts").exists()]
-        failures = sorted({status for status in statuses if status != "ok"})
-        rows.append(
-            {
-                "row": row["label"],
-                "trials": len(records),
-                "ok": statuses.count("ok"),
-                "not_ok": ", ".join(f"{statuses.count(status)} {status}" for status in failures),
-                "begun": len(begun),
-                "missing": len(records) - len(statuses),
-            }
-        )
-    return rows
+    return [row_status(row["label"], row["run_ids"], suite_dir) for row in read_plan(plan_file)["rows"]]
+
+
+def tuning_status(suite_dir: Path) -> list[dict[str, Any]]:
+    """Count the trials of a suite's tune as `suite_status` counts a suite's; nothing where it has not been tuned.
+
+    Planned are those of the last tune with given settings, and all that a searcher has asked for so far.
+    """
+    directory, planned = suite_dir / TUNING, {}
+    if (directory / "plan.json").exists():
+        planned = {row["label"]: list(row["run_ids"]) for row in read_plan(directory / "plan.json")["rows"]}
+    for path in sorted((directory / "asked").glob("*/*.json")):
+        asked = json.loads(path.read_text(encoding="utf-8"))
+        planned.setdefault(asked["row"], []).extend(asked.get("run_ids", []))  # those of an older launch do not say
+    return [row_status(label, dict.fromkeys(run_ids), directory) for label, run_ids in planned.items()]
+
+
+def row_status(label: str, run_ids: Iterable[str], directory: Path) -> dict[str, Any]:
+    """Count the trials of one row, whose records lie under a directory."""
+    records = {run_id: directory / "records" / f"{run_id}.json" for run_id in run_ids}
+    statuses = [readable(path)["status"] for path in records.values() if path.exists()]
+    begun = [run_id for run_id in records if (directory / "checkpoints" / f"{run_id}.attempts").exists()]
+    failures = sorted({status for status in statuses if status != "ok"})
+    return {
+        "row": label,
+        "trials": len(records),
+        "ok": statuses.count("ok"),
+        "not_ok": ", ".join(f"{statuses.count(status)} {status}" for status in failures),
+        "begun": len(begun),
+        "missing": len(records) - len(statuses),
+    }
 
 
 def readable(path: Path) -> Mapping[str, Any]:
@@ -90,14 +107,15 @@ def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def log_tail(suite_dir: Path, run_id: str, lines: int) -> str:
-    """Return the last lines of a trial's log.
+    """Return the last lines of the log of a trial, or of a trial of the suite's tune.
 
     Raises:
         SuiteError: There is no such log.
     """
-    path = suite_dir / "logs" / f"{plain_name(run_id, 'run id')}.log"
-    if not path.exists():
-        known = sorted(file.stem for file in path.parent.glob("*.log"))
-        raise SuiteError(f"no log of {run_id!r} in {path.parent}; there are {', '.join(known) or 'none'}")
-    with path.open(encoding="utf-8", errors="replace") as file:
+    folders = [suite_dir / "logs", suite_dir / TUNING / "logs"]
+    found = [path for folder in folders if (path := folder / f"{plain_name(run_id, 'run id')}.log").exists()]
+    if not found:
+        known = [file.stem for folder in folders for file in sorted(folder.glob("*.log"))]
+        raise SuiteError(f"no log of {run_id!r} in {' or '.join(map(str, folders))}; there are {', '.join(known) or 'none'}")
+    with found[0].open(encoding="utf-8", errors="replace") as file:
         return "".join(deque(file, maxlen=lines)).rstrip("\n")

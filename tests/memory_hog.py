@@ -16,6 +16,13 @@ def take(job: dict, report) -> None:
         report({"got": "MemoryError"})
 
 
+def judge(job: dict, report) -> None:
+    """Report of each message whether a RuntimeError that says it means that memory ran out."""
+    from bench.outcome import is_out_of_memory
+
+    report({"oom": [message for message in job["messages"] if is_out_of_memory(RuntimeError(message))]})
+
+
 def full_disk(job: dict, report) -> None:
     """Meet a full disk."""
     refuse(OSError(errno.ENOSPC, "No space left on device"), Path("somewhere"))

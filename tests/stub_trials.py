@@ -75,6 +75,9 @@ def act(deed: str, suite_dir: Path) -> None:
         time.sleep(10_000)
     if deed == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "abort for memory":  # as a C++ library ends a process that cannot allocate
+        print("terminate called after throwing an instance of 'std::bad_alloc'", flush=True)
+        os.abort()
     if deed == "raise":
         raise RuntimeError("planted")
     if deed == "hang":

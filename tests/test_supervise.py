@@ -9,21 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from made_records import made_record
 
 from bench.config import TrialConfig
 from bench.data.roots import ensure_synthetic
+from bench.launch import clear_leftovers
 from bench.progress import Board
-from bench.record import load_records, read_record
+from bench.record import load_records, read_record, write_record
 from bench.storage import StorageError
 from bench.suites import load
-from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
+from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
 from bench.sweep.interrupt import Interrupt
 from bench.sweep.jobs import Limits, make_job
+from bench.sweep.losses import LostWorkers
 from bench.sweep.nursery import Nursery
 from bench.sweep.serial import run_serial
-from bench.sweep.supervise import Supervisor
+from bench.sweep.supervise import Supervisor, hopeless, superseded
 from bench.trial import Launch
 
 HERE = Path(__file__).parent
@@ -104,19 +108,61 @@ def test_attempts_say_when_they_were_over_all_launches(tmp_path: Path):
     assert Attempts.read(attempts.path).deaths == ["of signal 9 (SIGKILL)"]
 
 
-def test_a_start_whose_supervisor_died_within_the_launch_counts_as_a_death(tmp_path: Path):
-    attempts = Attempts(tmp_path / "x.attempts")
-    attempts.add("start t launch now pid 1")
-    attempts.close_open("now")
-    assert attempts.deaths == ["with its supervisor"]
-    attempts.add("start t launch now pid 1")
-    attempts.close_open("later")
-    assert len(attempts.deaths) == 1
-    for _ in range(MAX_FRUITLESS_STARTS):
+def test_a_trial_that_lost_its_nodes_is_no_failure_of_its_own_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (job,) = jobs_of(tmp_path, range(1), launch="now")
+    attempts = Attempts(tmp_path / "checkpoints" / f"{job['run_id']}.attempts")
+    for ended in ("now", "now", "now", "now", "later"):
         attempts.add("start t launch now pid 1")
-    assert Attempts.read(attempts.path).fruitless == MAX_FRUITLESS_STARTS + 2
+        attempts.close_open(ended)
+    assert (attempts.losses, attempts.deaths) == (4, [])  # the fifth was interrupted with its launch
+    found = run([job], monkeypatch, {})
+    assert (found[0]["status"], found[0]["attempt"]) == ("ok", 6)
+
+
+def test_losses_and_fruitless_starts_have_an_end(tmp_path: Path):
+    attempts, job = Attempts(tmp_path / "x.attempts"), {"epochs": 3, "max_attempts": 3}
+    for _ in range(MAX_FRUITLESS_STARTS):
+        assert hopeless(attempts, job) is None
+        attempts.add("start t launch now pid 1")
+        attempts.close_open("now")
+    assert "25 times without finishing an epoch" in hopeless(attempts, job)[1]
     attempts.add("epoch 1")
-    assert Attempts.read(attempts.path).fruitless == 0
+    assert (Attempts.read(attempts.path).fruitless, hopeless(attempts, job)) == (0, None)
+    for _ in range(MAX_LOSSES - MAX_FRUITLESS_STARTS):
+        attempts.add("start t launch now pid 1")
+        attempts.add("epoch 2")
+        attempts.close_open("now")
+    assert "lost 100 times with its node" in hopeless(attempts, job)[1]
+
+
+GUESS = "Some common causes include: (1) killed by the OOM killer. OutOfMemory. Enable isolation to prevent node died."
+DIED = "The actor died unexpectedly before finishing this task.\n\tactor_id: 1f\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (
+            f"{DIED}The actor died because its node has died. Node Id: 5a\n\tthe actor's node was terminated expectedly",
+            "lost with its node",
+        ),
+        (f"{DIED}The actor is dead because its node was preempted.", "lost with its node"),
+        ("The actor 1f is unavailable: the connection broke. The task may or may not have been executed.", "lost with its node"),
+        (f"{DIED}Task was killed due to the node running low on memory.", "died with its worker, which Ray ended for want of memory"),
+        (f"{DIED}The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR {GUESS}", "died by itself"),
+        ("ray::f() (pid=1)\n  File ...\nNurseryError: planted", "died with an error of its worker: NurseryError: planted"),
+    ],
+)
+def test_what_ray_says_of_a_worker_tells_whose_fault_its_end_was(tmp_path: Path, error: str, end: str):
+    (tmp_path / "error.txt").write_text(f"Failure # 1 (occurred at then)\nolder\nFailure # 2 (occurred at now)\n{error}\n")
+    attempts, lost = Attempts(tmp_path / "x.attempts"), LostWorkers("died by itself", 3)
+    trial = SimpleNamespace(error_file=tmp_path / "error.txt", trial_id="t", max_failures=103, run_metadata=SimpleNamespace(num_failures=2))
+    for _ in range(2):
+        attempts.add("start t launch now pid 1")
+        lost.note(trial, [attempts.path, tmp_path / "of a trial that never began"])
+    assert Attempts.read(attempts.path).lines[1::2] == [end, end]
+    assert trial.max_failures == (2 if "NurseryError" in end else 103)  # a worker that raises is not started for ever
+    assert not (tmp_path / "of a trial that never began").exists()
 
 
 def test_an_exception_outside_of_the_record_is_no_loss_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -130,6 +176,27 @@ def test_a_record_of_another_launch_is_made_again_only_on_demand(tmp_path: Path,
     (job,) = jobs_of(tmp_path, range(1), launch="second")
     assert run([job], monkeypatch, {})[0]["launch"]["id"] == "first"
     assert run([job | {"redo": True}], monkeypatch, {})[0]["launch"]["id"] == "second"
+
+
+def test_a_trial_that_goes_on_after_its_time_limit_keeps_the_time_of_its_earlier_attempts(tmp_path: Path):
+    jobs, reports = jobs_of(tmp_path, range(1), launch="second"), [{"start": "t", "seconds": 5.0, "launch": "first", "slot": None}]
+    job = jobs[0] | {"redo": True}
+    record = made_record(run_id=job["run_id"], values={"semseg": 1.0}, seed=0, cell_id="0" * 12)
+    record |= {"status": "timeout", "reason": "planted", "attempt": 2, "launch": {"id": "first", "slot": "a:1"}}
+    record["timing"] |= {"trial_start": "2026-01-01T00:00:00+00:00", "attempt_seconds": 7.0, "earlier_attempts": reports}
+    write_record(tmp_path / "records", record)
+    number, spans = superseded(job)
+    assert (number, [span["seconds"] for span in spans], spans[1]["slot"]) == (2, [5.0, 7.0], "a:1")
+    assert superseded(job | {"redo": False}) == superseded(job | {"launch_id": "first"}) == (0, [])
+    write_record(tmp_path / "records", record | {"status": "failed"})
+    assert superseded(job) == (0, [])  # starts anew
+    (left := tmp_path / "checkpoints" / f"{job['run_id']}.pt").parent.mkdir()
+    left.touch()
+    clear_leftovers([trial(1)], tmp_path)  # has no record
+    for status, stays in (("timeout", True), ("failed", False)):
+        write_record(tmp_path / "records", record | {"status": status})
+        clear_leftovers([trial(0)], tmp_path)
+        assert left.exists() == stays
 
 
 DRIVER = """
@@ -242,6 +309,38 @@ def test_an_allocation_beyond_the_limit_fails_and_leaves_the_nursery_alone(tmp_p
             assert [event.get("got") for event in nursery.events(60)] == [gets, None]
     finally:
         nursery.close()
+
+
+EVER = [
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 137438953472 bytes.",
+    "std::bad_alloc",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+]
+LIMITED = ["could not create a primitive", "can't start new thread"]
+NEVER = [
+    "could not create a primitive descriptor for a convolution forward propagation primitive",
+    "CUDA error: device-side assert triggered",
+    "mat1 and mat2 shapes cannot be multiplied",
+    "the index of the memory bank is out of memory-mapped range",
+]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(2**33, [*EVER, *LIMITED]), (None, EVER)])
+def test_what_libraries_say_when_memory_ran_out_is_told_from_other_errors(tmp_path: Path, limit: int | None, expected: list[str]):
+    nursery = Nursery("memory_hog")
+    try:
+        nursery.start("judge", {"messages": [*EVER, *LIMITED, *NEVER]}, log=tmp_path / "log", environment={}, memory_bytes=limit)
+        assert next(nursery.events(60), None) == {"oom": expected}
+    finally:
+        nursery.close()
+
+
+def test_a_process_that_dies_for_want_of_memory_under_its_limit_is_out_of_memory_and_not_started_again(tmp_path: Path, monkeypatch):
+    (first, second) = jobs_of(tmp_path, range(2), memory_bytes=2**33, max_attempts=2)
+    found = run([first, second | {"memory_bytes": None}], monkeypatch, {"0": ["abort for memory"], "1": ["abort for memory"]})
+    assert [(found[seed]["status"], found[seed]["attempt"]) for seed in (0, 1)] == [("oom", 1), ("killed", 2)]
+    assert "SIGABRT), out of memory under its limit of 8.00 GiB: terminate called" in found[0]["reason"]
 
 
 def test_what_a_child_reports_before_its_process_id_is_known_is_not_lost(tmp_path: Path):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.config import ConfigError, DataConfig, HeldOutConfig
 from bench.data.synthetic import SyntheticConfig
 from bench.plan import write_plan
@@ -159,6 +161,18 @@ def test_a_setting_of_single_task_models_is_scored_by_the_mean_of_its_tasks(tune
     for setting in row["settings"]:
         scores = [found[run_id]["history"][-1]["held_out"]["score"] for run_id in setting["run_ids"]]
         assert setting["score"] == pytest.approx(sum(scores) / 2)
+
+
+def test_status_counts_the_trials_of_a_tune_and_finds_their_logs(tuned: Path):
+    found = CliRunner().invoke(app, ["status", "tiny", "--results", str(tuned), "--json"])
+    rows = {row["row"]: (row["trials"], row["ok"], row["missing"]) for row in json.loads(found.output)["tuning"]["rows"]}
+    assert found.exit_code == 0
+    assert rows == {"One model a task": (4, 4, 0), "Decoders only": (2, 2, 0), "LoRA (r=2)": (2, 2, 0)}
+    shown = CliRunner().invoke(app, ["status", "tiny", "--results", str(tuned)]).output
+    assert shown.startswith("Tuning (the suite itself has not been run here):")
+    assert "slot hours" in shown
+    for run_id in records(tuned):
+        assert "epoch 1 of 1: loss" in CliRunner().invoke(app, ["status", "tiny", "--results", str(tuned), "--tail", run_id]).output
 
 
 def test_a_second_tune_runs_nothing_and_a_larger_budget_only_what_is_new(tuned: Path, tmp_path: Path):

@@ -12,7 +12,9 @@ from test_tuning import BASE, HELD_OUT, SERIAL, tune
 
 from bench import progress
 from bench.record import read_record, write_record
+from bench.status import log_tail, tuning_status
 from bench.suites import Suite, multi_task_row, single_task_row
+from bench.sweep.attempts import Attempts
 from bench.trial import Launch
 from bench.tuning import point as point_module
 from bench.tuning.on_ray.schedulers import RowSchedulers, scores_at_rungs
@@ -112,6 +114,28 @@ def test_the_tasks_of_a_setting_wait_for_each_other_at_a_rung(launch: Launch):
         scores = [record["history"][rung - 1]["held_out"]["score"] for record in records]
         assert report["score"] == pytest.approx(sum(scores) / 2)
     assert scores_at_rungs(records, [1, 3]) == [(report["rung"], pytest.approx(report["score"])) for report in reports]
+    for record in records:  # a pause is no other attempt, and its log tells the course of both parts
+        timing, log = record["timing"], log_tail(launch.suite_dir.parent, record["run_id"], 100).splitlines()
+        assert record["attempt"] == 1
+        assert timing["total_seconds"] == pytest.approx(timing["attempt_seconds"] + timing["earlier_attempts"][0]["seconds"])
+        assert [line.partition(": ")[0] for line in log if line.startswith("epoch")] == [f"epoch {i} of 3" for i in (1, 2, 3)]
+        assert [line.split()[1] for line in log if line.startswith("---")] == ["attempt", "paused", "attempt"]
+
+
+def test_deaths_of_a_setting_count_over_launches_and_lost_nodes_do_not(launch: Launch):
+    point = POINTS[LORA, 0]
+    run_id = point.trials[0].run_id
+    attempts = Attempts(launch.suite_dir / "checkpoints" / f"{run_id}.attempts")
+    for end in ("died with its worker", "lost with its node", "died with its worker", "lost with its node", "died with its worker"):
+        attempts.add("start 2026-01-01T00:00:00+00:00 launch earlier slot a:1 pid 1")
+        attempts.add(end, at="2026-01-01T00:00:05+00:00")
+    reports = train(point, launch)
+    (record,) = records_of(point, launch.suite_dir)
+    assert ([report["rung"] for report in reports], record["status"], record["attempt"]) == ([1, 3], "killed", 5)
+    assert "died 3 times" in record["reason"]
+    assert record["timing"]["total_seconds"] == 25.0
+    assert not record["history"]
+    assert log_tail(launch.suite_dir.parent, run_id, 1) == f"--- recorded as killed: {record['reason']}"
 
 
 @pytest.mark.parametrize("row", [SINGLE, LORA])
@@ -126,6 +150,7 @@ def test_what_asha_stops_is_a_record_with_its_score_and_not_to_do_again(launch: 
         assert "after epoch 1 of 3" in record["reason"]
         assert len(record["history"]) == 1
         assert record["timing"]["total_seconds"] > 0
+        assert log_tail(launch.suite_dir.parent, record["run_id"], 1) == f"--- {record['reason']}"
     outcome = setting_outcome(point, records)
     assert (outcome["status"], outcome["scored_at_epoch"]) == ("stopped", 1)
     assert outcome["score"] == pytest.approx(reports[-1]["score"])
@@ -173,6 +198,8 @@ def test_optuna_keeps_what_it_asked_for_and_goes_on_with_it(launch: Launch):
     assert again[3]["row"] == LORA
     assert again[3]["values"] != first[1]["values"]
     assert again[4] == "FINISHED"
+    counted = {row["row"]: (row["trials"], row["missing"]) for row in tuning_status(launch.suite_dir.parent)}
+    assert counted == {SINGLE: (4, 4), LORA: (2, 2)}  # two tasks, two settings
 
 
 @pytest.mark.slow

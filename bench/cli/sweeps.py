@@ -36,6 +36,7 @@ from bench.cli.options import (
 from bench.cli.reports import print_report
 from bench.cli.running import Running, command_line, with_running
 from bench.cli.steps import Steps
+from bench.imports import imports_without
 from bench.storage import plain_name
 
 
@@ -99,7 +100,8 @@ def run(
     running: Running,
 ) -> None:
     """Run the trials that have no record yet; then write tables and plots. Ctrl-C lets what runs finish; twice stops at once."""
-    from bench.launch import launch_suite
+    with imports_without("wandb"):
+        from bench.launch import launch_suite
 
     results = running.results
     chosen = load_suite(suite, running.data_root, seeds, running.weights, results if tuned else None, held_out)
@@ -131,7 +133,8 @@ def profile(
     quiet: Quiet = False,
 ) -> None:
     """Measure time and memory of the rows that have no profile yet, each alone on its device; nothing is trained to the end."""
-    from bench.launch import launch_suite
+    with imports_without("wandb"):
+        from bench.launch import launch_suite
 
     try:
         outcome = launch_suite(
@@ -161,27 +164,41 @@ def profile(
 def status(
     suite: SuiteName,
     results: Results = DEFAULT_RESULTS,
-    tail: Annotated[str | None, typer.Option(help="Show the end of a trial's log.", metavar="RUN_ID")] = None,
+    tail: Annotated[str | None, typer.Option(help="Show the end of a trial's log, also of a tune.", metavar="RUN_ID")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of the log to show.", min=1)] = 30,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show which trials of the last launch have a record, which failed, run and are missing, and what slots did beside training."""
-    from bench.status import log_tail, overhead, suite_status
+    """Show which trials, also of a tune, have a record, which failed, run and are missing, and what slots did beside training."""
+    from bench.status import TUNING, log_tail, overhead, suite_status, tuning_status
 
     directory = results / plain_name(suite, "suite")
     if tail is not None:
         print(log_tail(directory, tail, lines))
         return
-    rows, spent = suite_status(directory), overhead(directory)
+    tuning = tuning_status(directory)
+    rows = [] if tuning and not (directory / "plan.json").exists() else suite_status(directory)
+    spent = {"slots": overhead(directory), TUNING: overhead(directory / TUNING) if tuning else None}
     if as_json:
-        print(json.dumps({"rows": rows, "slots": spent}, indent=1, ensure_ascii=False))
+        of_tune = {"rows": tuning, "slots": spent[TUNING]} if tuning else None
+        print(json.dumps({"rows": rows, "slots": spent["slots"], TUNING: of_tune}, indent=1, ensure_ascii=False))
     elif not quiet:
-        show_rows(rows, as_json)
-        if spent["not_training_share"] is not None:
-            print(
-                f"{spent['slot_seconds'] / 3600:.2f} slot hours in {spent['slots']} slots: "
-                f"{100 * spent['training_share']:.1f} % training, {100 * spent['evaluation_share']:.1f} % evaluation, "
-                f"{100 * spent['overhead_share']:.1f} % start, measurement and waiting between trials."
-            )
-    raise typer.Exit(OK if all(row["ok"] == row["trials"] for row in rows) else SOME_FAILED)
+        show_status(rows, spent["slots"])
+        if tuning:
+            print("\nTuning:" if rows else "Tuning (the suite itself has not been run here):")
+            show_status(tuning, spent[TUNING])
+    done = all(row["ok"] == row["trials"] for row in rows) if rows else not any(row["missing"] for row in tuning)
+    raise typer.Exit(OK if done else SOME_FAILED)
+
+
+def show_status(rows: list[dict[str, Any]], spent: dict[str, Any]) -> None:
+    """Print the rows of a suite, or of its tune, and what the slots did."""
+    if not rows:
+        return
+    show_rows(rows, False)
+    if spent["not_training_share"] is not None:
+        print(
+            f"{spent['slot_seconds'] / 3600:.2f} slot hours in {spent['slots']} slots: "
+            f"{100 * spent['training_share']:.1f} % training, {100 * spent['evaluation_share']:.1f} % evaluation, "
+            f"{100 * spent['overhead_share']:.1f} % start, measurement and waiting between trials."
+        )

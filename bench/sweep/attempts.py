@@ -4,8 +4,9 @@
     epoch 3<tab>2026-01-01T00:05:00+00:00
     died of signal 9 (SIGKILL)<tab>2026-01-01T00:06:00+00:00
 
-A trial whose record exists has no such file. A start without an end is one whose supervisor died with it: within the launch that goes on,
-that is a death (its node died); of an earlier launch, it is no fault of the trial.
+A trial whose record exists has no such file. It may die so often as the user says (`max_attempts`). What is no fault of its own is counted
+apart: a start that was `lost` with its node or its supervisor (preempted, crashed, removed), `interrupted` with its launch or by the disk,
+or `paused` in a tune. A start without an end is one whose supervisor could not write it: lost, or of an earlier launch, interrupted.
 """
 
 import datetime
@@ -17,6 +18,11 @@ from bench.storage import append_line
 
 MAX_FRUITLESS_STARTS = 25
 """So often may a trial be started without finishing an epoch, whoever was to blame."""
+
+MAX_LOSSES = 100
+"""So often may a trial be lost with its node or supervisor, over all launches: a healthy one moves on each time."""
+
+ENDS = ("died", "lost", "interrupted", "paused")
 
 
 @dataclass
@@ -39,14 +45,29 @@ class Attempts:
 
     def close_open(self, launch: str) -> None:
         """Give a start without an end the end that it must have had."""
-        opened = next((line for line in reversed(self.lines) if line.startswith(("start", "died", "interrupted"))), "")
-        if opened.startswith("start"):
-            self.add("died with its supervisor" if f" launch {launch} " in opened else "interrupted with its launch")
+        if self.open:
+            self.add("lost with its supervisor" if f" launch {launch} " in self.open else "interrupted with its launch")
+
+    @property
+    def open(self) -> str:
+        """The start that has no end, "" where there is none."""
+        last = next((line for line in reversed(self.lines) if line.startswith(("start", *ENDS))), "")
+        return last if last.startswith("start") else ""
 
     @property
     def starts(self) -> int:
         """How often the trial was started."""
         return sum(line.startswith("start") for line in self.lines)
+
+    @property
+    def number(self) -> int:
+        """The number of the last attempt: to go on after a pause is none."""
+        return self.starts - sum(line.startswith("paused") for line in self.lines[:-1])
+
+    @property
+    def losses(self) -> int:
+        """How often it was lost with its node or its supervisor."""
+        return sum(line.startswith("lost") for line in self.lines)
 
     @property
     def deaths(self) -> list[str]:

@@ -9,6 +9,7 @@ from bench.config import TrialConfig
 from bench.heartbeat import listen
 from bench.outcome import iso, total_seconds
 from bench.profile import profile_id, run_profile
+from bench.progress import epoch_text
 from bench.record import write_record
 from bench.storage import tail
 from bench.trial import Launch, describe, run_trial
@@ -29,8 +30,7 @@ def train(job: dict[str, Any], report: Report) -> None:
     listen(lambda: report({"alive": True}))
 
     def on_epoch(line: dict[str, Any]) -> None:
-        speed = f"lr {line['lr']:.3g}, {line['images_per_second']:.1f} images/s, {line['seconds']:.1f} s"
-        print(f"epoch {line['epoch']} of {config.recipe.epochs}: loss {line['loss']:.4f}, {speed}", flush=True)  # into the trial's log
+        print(epoch_text(line, config.recipe.epochs), flush=True)  # into the trial's log
         report(line)
 
     run_trial(config, launch, started=job["started"], attempt=job["attempt"], earlier=job["earlier_attempts"], on_epoch=on_epoch)

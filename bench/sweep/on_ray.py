@@ -24,6 +24,7 @@ from bench.sweep import interrupt as interrupts
 from bench.sweep import preflight
 from bench.sweep.attempts import Attempts
 from bench.sweep.interrupt import Interrupt, kill_descendants
+from bench.sweep.losses import LostWorkers, end_of, out_of_memory, tune_failures
 from bench.sweep.nursery import WORKER_ENVIRONMENT
 from bench.sweep.room import require_room
 from bench.sweep.supervise import Supervisor, recorded
@@ -179,7 +180,7 @@ def run_chunk(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, suite_dir: Pat
     """Run one chunk through a Tuner of its own."""
     from ray import tune
 
-    by_id = {job["run_id"]: job for job in jobs}
+    by_id, attempts = {job["run_id"]: job for job in jobs}, max(job["max_attempts"] for job in jobs)
     tuner = tune.Tuner(
         tune.with_resources(attend, partial(resources, left_out=sorted(cluster.left_out))),
         param_space={"job": tune.grid_search([json.dumps(job, default=str) for job in jobs])},  # text: Tune copies all of it for each trial
@@ -189,8 +190,8 @@ def run_chunk(jobs: "Sequence[dict[str, Any]]", cluster: Cluster, suite_dir: Pat
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(storage.resolve()),
-            failure_config=tune.FailureConfig(max_failures=max(job["max_attempts"] for job in jobs) - 1),
-            callbacks=[board_callback(tune)()],
+            failure_config=tune.FailureConfig(max_failures=tune_failures(attempts)),
+            callbacks=[board_callback(tune)(LostWorkers("lost with its supervisor", attempts))],
             verbose=0,
         ),
     )
@@ -247,14 +248,21 @@ def record_deaths(jobs: list[dict[str, Any]], errors: dict[str, Any]) -> None:
     """Record the trials whose supervisor died too often. One that never began is a matter of the cluster: it stays to do."""
     with Supervisor() as supervisor:
         for job in jobs:
-            attempts = Attempts.read(Path(job["suite_dir"]) / "checkpoints" / f"{job['run_id']}.attempts")
+            attempts = Attempts.read(attempts_file(job))
             if attempts.starts and recorded(job) is None:
-                attempts.close_open(job["launch_id"])
                 error = errors[job["run_id"]]
-                status = "oom" if "OutOfMemory" in type(error).__name__ + str(error) else "killed"
-                ends = "; ".join(dict.fromkeys(attempts.deaths))
-                supervisor.bury(job, attempts, status, f"died {len(attempts.deaths)} times ({ends}); Ray says: {error}")
+                if attempts.open:
+                    attempts.add(end_of(str(error), "lost with its supervisor"))
+                status = "oom" if out_of_memory(f"{type(error).__name__} {error}") else "killed"
+                ends = "; ".join(dict.fromkeys(attempts.deaths)) or "never by itself"
+                times = f"died {len(attempts.deaths)} times ({ends}), lost {attempts.losses} times with its node or supervisor"
+                supervisor.bury(job, attempts, status, f"{times}; Ray says: {error}")
                 attempts.remove()
+
+
+def attempts_file(job: dict[str, Any]) -> Path:
+    """Return where the attempts of a job are kept."""
+    return Path(job["suite_dir"]) / "checkpoints" / f"{job['run_id']}.attempts"
 
 
 def run_id_of(trial: Any) -> str:
@@ -282,6 +290,12 @@ def board_callback(tune: Any) -> type:
     """Return a Tune callback that feeds the board, and stops the sweep where the disk refuses."""
 
     class BoardCallback(tune.Callback):
+        def __init__(self, lost: LostWorkers) -> None:
+            self.lost = lost
+
+        def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            self.lost.note(trial, [attempts_file(job_of(trial.config))])
+
         def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             progress.CURRENT.started(run_id_of(trial))
 

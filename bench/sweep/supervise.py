@@ -20,8 +20,9 @@ from typing import Any
 import filelock
 
 from bench.errors import SuiteError
-from bench.storage import StorageError, append_line, refuse
-from bench.sweep.attempts import MAX_FRUITLESS_STARTS, Attempts
+from bench.memory import last_words
+from bench.storage import StorageError, append_line, refuse, tail
+from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
 from bench.sweep.nursery import Nursery, NurseryError, kill_group
 
 ENTRIES = "bench.sweep.entries"
@@ -90,11 +91,12 @@ class Supervisor:
 
     def attempt(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> None:
         """Start the job once and follow it to its end, which may leave a record."""
-        log, number = log_file(job), attempts.starts + 1
+        log, (before, spans) = log_file(job), superseded(job)
+        number = before + attempts.starts + 1
         (module, _, function), started = job["entry"].partition(":"), time.time()
         nursery, of_launch = self.nursery(module), job["launch"] | {"slot": slot()}
         append_line(log, f"--- attempt {number}, {iso(started)}, host {platform.node()}")
-        message = job | {"started": started, "attempt": number, "launch": of_launch, "earlier_attempts": attempts.spans()}
+        message = job | {"started": started, "attempt": number, "launch": of_launch, "earlier_attempts": spans + attempts.spans()}
         hidden, kills = {} if job["gpus"] else NO_GPU, memory_kills()
         pid = nursery.start(function, message, log=log, environment=hidden, memory_bytes=job["memory_bytes"])
         attempts.add(f"start {iso(started)} host {platform.node()} launch {job['launch_id']} slot {slot()} pid {pid}")
@@ -112,6 +114,8 @@ class Supervisor:
             self.end_overdue(module, pid)
         if recorded(job) is None:
             death = overdue_death(overdue, job) if overdue is not None else how(code, memory_kills() - kills)
+            if overdue is None and job["memory_bytes"] and (words := last_words((tail(log) or "").rpartition("\n--- attempt")[2])):
+                death = f"{death}, out of memory under its limit of {job['memory_bytes'] / 2**30:.2f} GiB: {words[:200]}"
             attempts.add(f"died {death}", at=now())
             append_line(log, f"--- attempt {number} died {death}, {whereabouts(attempts.epoch, job['epochs'])}, {now()}")
 
@@ -123,9 +127,9 @@ class Supervisor:
 
     def bury(self, job: Job, attempts: Attempts, status: str, reason: str) -> None:
         """Record a death that the trial could not record itself, in a process that has what a record needs."""
-        nursery = self.nursery(ENTRIES)
-        message = job | {"status": status, "reason": reason, "attempt": attempts.starts, "earlier_attempts": attempts.spans()}
-        message |= {"started": time.time()}
+        nursery, (before, spans) = self.nursery(ENTRIES), superseded(job)
+        message = job | {"status": status, "reason": reason, "started": time.time()}
+        message |= {"attempt": before + attempts.starts, "earlier_attempts": spans + attempts.spans()}
         append_line(log_file(job), f"--- recorded as {status}: {reason}")
         nursery.start("bury", message, log=log_file(job), environment=NO_GPU)
         events = list(nursery.events(600))
@@ -142,8 +146,12 @@ def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
     if deaths and "time limit" in deaths[-1]:
         again = "its checkpoint is kept: `--rerun failed` with a longer --time-limit goes on from there"
         return "timeout", f"{deaths[-1].removeprefix('of ')} over, {where}, and killed; {again}"
+    if deaths and "out of memory under its limit" in deaths[-1]:  # it would again
+        return "oom", f"its process died {deaths[-1]}; {where}; --memory-per-trial allows more"
     if len(deaths) >= job["max_attempts"]:
         return "killed", f"its process died {len(deaths)} times, {where}: {'; '.join(dict.fromkeys(deaths))}; --attempts allows more"
+    if attempts.losses >= MAX_LOSSES:
+        return "killed", f"lost {attempts.losses} times with its node or supervisor, {where}; `--rerun failed` starts it again"
     if attempts.fruitless >= MAX_FRUITLESS_STARTS:
         return "killed", f"started {attempts.fruitless} times without finishing an epoch, {where}"
     return None
@@ -156,6 +164,23 @@ def recorded(job: Job) -> str | None:
     except (FileNotFoundError, ValueError):
         return None
     return None if job["redo"] and record.get("launch", {}).get("id") != job["launch_id"] else record["status"]
+
+
+def superseded(job: Job) -> tuple[int, list[dict[str, Any]]]:
+    """Return number and times of the attempts in the record that this launch makes again, where the trial goes on from them.
+
+    That is a trial which outlived its time limit: what it took until then is part of what its result took.
+    """
+    try:
+        record = json.loads(Path(job["record"]).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return 0, []
+    if not job["redo"] or record.get("status") != "timeout" or record.get("launch", {}).get("id") == job["launch_id"]:
+        return 0, []
+    timing, launch = record["timing"], record.get("launch", {})
+    last = {"start": timing["trial_start"], "seconds": timing.get("attempt_seconds", timing.get("total_seconds", 0.0))}
+    last |= {"launch": launch.get("id"), "slot": launch.get("slot"), "ended": "died of its time limit"}
+    return record["attempt"], [*timing.get("earlier_attempts", []), last]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """What `tune` does: the settings that lack a record on an executor, then the outcome."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def run_fixed(
     suite: Suite, rows: Sequence[TunedRow], points: Sequence[Point], protocol: Protocol, launch: Launch, options: Options, console: Console
 ) -> None:
     """Run the trials of given settings that have no record yet."""
-    missing = set_aside(points, protocol, launch.suite_dir, options.rerun)
+    missing = remaining(points, protocol, launch.suite_dir, options.rerun)
     write_plan(plan_of(suite, rows, points), launch.suite_dir, options.command)
     total = [trial.run_id for point in points for trial in point.trials]
     forget([run_id for run_id in total if run_id not in missing], launch.suite_dir)
@@ -146,19 +146,23 @@ def run_fixed(
         return
     prepare_weights(list(missing.values()), launch.weights_file)
     if protocol.asha:
+        make_again(missing, launch.suite_dir)
         waiting, known = split_known(points, launch.suite_dir)
         run_on_tune(rows, waiting, known, protocol, launch, options)
         return
-    plan = Plan(plan_of(suite, rows, points), [], list(missing.values()), redo=False)
+    plan = Plan(plan_of(suite, rows, points), [], list(missing.values()), redo=True)  # also of what ASHA stopped
     place(plan, launch, options.slots, options.limits, quiet=options.quiet)
 
 
-def set_aside(points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rerun: frozenset[str]) -> dict[str, TrialConfig]:
-    """Return the trials to run, by run id, and remove the records that are to be made again."""
-    missing = to_do(points, tuning_dir, asha=protocol.asha, rerun=rerun, code_id=provenance.code_id())
-    for run_id in missing:
+def remaining(points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rerun: frozenset[str]) -> dict[str, TrialConfig]:
+    """Return the trials to run, by run id."""
+    return to_do(points, tuning_dir, asha=protocol.asha, rerun=rerun, code_id=provenance.code_id())
+
+
+def make_again(run_ids: Iterable[str], tuning_dir: Path) -> None:
+    """Remove the records of trials that Tune's workers are to make again: there, a trial with a record is done."""
+    for run_id in run_ids:
         (tuning_dir / "records" / f"{run_id}.json").unlink(missing_ok=True)
-    return missing
 
 
 def run_searched(rows: Sequence[TunedRow], protocol: Protocol, launch: Launch, options: Options, console: Console) -> list[Point]:
@@ -170,7 +174,7 @@ def run_searched(rows: Sequence[TunedRow], protocol: Protocol, launch: Launch, o
         return [point for tuned in rows for point in asked_points(tuned, launch.suite_dir)[: protocol.budget]]
 
     points = asked()
-    set_aside(points, protocol, launch.suite_dir, options.rerun)
+    make_again(remaining(points, protocol, launch.suite_dir, options.rerun), launch.suite_dir)
     waiting, known = split_known(points, launch.suite_dir)
     console.print(
         f"{protocol.budget} settings for each of {len(rows)} rows by Optuna; {len(known)} have their records, {len(waiting)} go on",

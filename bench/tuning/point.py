@@ -7,6 +7,7 @@ have if it were stopped there; whoever stops it only has to move that file (`tak
 
 import os
 import pickle
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,16 @@ from typing import Any
 import torch
 
 from bench.config import TrialConfig
+from bench.outcome import total_seconds
+from bench.progress import epoch_text
 from bench.provenance import code_id
 from bench.record import read_record, write_record
+from bench.storage import append_line, tail
+from bench.sweep.attempts import Attempts
+from bench.sweep.jobs import Limits
+from bench.sweep.supervise import hopeless, now, slot
 from bench.trial import Launch, describe, iso, run_trial
+from bench.tuning.log import all_printed_to, log_path
 from bench.tuning.plan import STOPPED, rungs
 
 WORST_SCORE = -1e4
@@ -30,7 +38,13 @@ class PauseError(BaseException):
     """A trial has reached a rung. No Exception: a trial turns those into a record."""
 
 
-def run_point(trials: list[TrialConfig], launch: Launch, started: float, report: Callable[[dict[str, Any]], None]) -> None:
+def run_point(
+    trials: list[TrialConfig],
+    launch: Launch,
+    started: float,
+    report: Callable[[dict[str, Any]], None],
+    max_attempts: int = Limits().max_attempts,
+) -> None:
     """Train a setting's trials to their end, as far as they have no record.
 
     Args:
@@ -39,8 +53,10 @@ def run_point(trials: list[TrialConfig], launch: Launch, started: float, report:
         started: `time.time()` at the start of the process.
         report: Called with `epoch`, `loss`, `status`, the last `rung` that all trials have reached, and the mean `score` there. It does
             not return where the setting is stopped.
+        max_attempts: So often may the process of a trial die, over all launches, until that is its record.
     """
     run = PointRun(trials, launch, started, report)
+    run.give_up(max_attempts)
     for rung in run.rungs:
         for trial in trials:
             if run.reached(trial) < rung:
@@ -55,20 +71,22 @@ class PointRun:
         self.trials, self.launch, self.started, self.begun, self.report = trials, launch, started, started, report
         self.rungs = rungs(trials[0].recipe.epochs)
         self.history = {trial.run_id: history_in(self.checkpoint(trial)) for trial in trials}
-        self.seconds = dict.fromkeys(self.history, 0.0)
         self.state = {"rung": 0, "score": WORST_SCORE}
 
     def checkpoint(self, trial: TrialConfig) -> Path:
         return self.launch.suite_dir / "checkpoints" / f"{trial.run_id}.pt"
 
-    def attempts(self, trial: TrialConfig) -> Path:
-        return self.launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts"
+    def attempts(self, trial: TrialConfig) -> Attempts:
+        return Attempts.read(self.launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts")
 
-    def note(self, trial: TrialConfig, line: str) -> None:
-        """Add a line to the list of the trial's starts and epochs, as `bench.sweep` keeps it."""
-        self.attempts(trial).parent.mkdir(parents=True, exist_ok=True)
-        with self.attempts(trial).open("a", encoding="utf-8") as file:
-            print(line, file=file)
+    def give_up(self, max_attempts: int) -> None:
+        """Give the trials' starts that this launch lost their end, and record those trials that have died too often."""
+        for trial in self.trials:
+            attempts = self.attempts(trial)
+            attempts.close_open(self.launch.id)
+            verdict = hopeless(attempts, {"epochs": trial.recipe.epochs, "max_attempts": max_attempts})
+            if verdict is not None and self.record(trial) is None:
+                record_death(trial, self.launch, *verdict)
 
     def record(self, trial: TrialConfig) -> dict[str, Any] | None:
         path = self.launch.suite_dir / "records" / f"{trial.run_id}.json"
@@ -83,9 +101,15 @@ class PointRun:
         begun, alone, last = self.started or time.time(), len(self.trials) == 1, self.rungs[-1]
         self.started, self.begun = None, begun  # the imports are part of the first trial's time
 
+        attempts, log = self.attempts(trial), log_path(self.launch.suite_dir, trial.run_id)
+        earlier = attempts.spans()
+        attempts.add(f"start {iso(begun)} host {platform.node()} launch {self.launch.id or '-'} slot {slot()} pid {os.getpid()}")
+        number = attempts.number
+
         def on_epoch(line: dict[str, Any]) -> None:
             self.history[trial.run_id].append(line)
-            self.note(trial, f"epoch {line['epoch']}")
+            attempts.add(f"epoch {line['epoch']}", at=now())
+            print(epoch_text(line, last), flush=True)
             if not alone and line["epoch"] == until < last:
                 raise PauseError
             if alone and line["epoch"] in self.rungs[:-1]:
@@ -93,12 +117,14 @@ class PointRun:
             elif alone:
                 self.report({"epoch": line["epoch"], "loss": line["loss"], "status": "running"} | self.state)
 
-        self.note(trial, f"start {iso(begun)} pid {os.getpid()}")
+        append_line(log, f"--- attempt {number}, {iso(begun)}, host {platform.node()}")
         try:
-            run_trial(trial, self.launch, started=begun, attempt=starts(self.attempts(trial)), on_epoch=on_epoch)
-            self.attempts(trial).unlink(missing_ok=True)
+            with all_printed_to(log):
+                run_trial(trial, self.launch, started=begun, attempt=number, earlier=earlier, on_epoch=on_epoch)
+            attempts.remove()
         except PauseError:
-            self.seconds[trial.run_id] += time.time() - begun
+            attempts.add("paused at a rung", at=now())
+            append_line(log, f"--- paused after epoch {until}: the setting's other trials come to it")
 
     def offer(self, rung: int) -> None:
         """Report the score at a rung, once."""
@@ -115,13 +141,11 @@ class PointRun:
 
     def times(self, trial: TrialConfig, trained_seconds: float) -> dict[str, Any]:
         """Return start, end and duration of a trial that is not over; trained epochs of an earlier process count at least."""
-        now = time.time()
-        running = 0.0 if len(self.trials) > 1 else now - self.begun
-        return {
-            "trial_start": iso(self.begun),
-            "end": iso(now),
-            "total_seconds": max(self.seconds[trial.run_id] + running, trained_seconds),
-        }
+        at = time.time()
+        *earlier, last = self.attempts(trial).spans() or [{"start": iso(self.begun), "seconds": 0.0, "ended": None}]
+        times = total_seconds(earlier, last["seconds"] if last["ended"] else at - self.begun)
+        times["total_seconds"] = max(times["total_seconds"], trained_seconds)
+        return {"trial_start": last["start"], "end": iso(at)} | times
 
     def score(self, trial: TrialConfig, rung: int) -> float:
         """Return the held-out score of a trial at a rung."""
@@ -145,7 +169,7 @@ class PointRun:
         held_out = history[-1]["held_out"]
         trained = {"train_seconds": sum(line["seconds"] for line in history)}
         trained |= {"held_out_seconds": sum(line.get("held_out_seconds", 0.0) for line in history)}
-        record = describe(trial, self.launch, starts(self.attempts(trial))) | {
+        record = describe(trial, self.launch, max(self.attempts(trial).number, 1)) | {
             "status": STOPPED,
             "reason": f"ASHA stopped this setting after epoch {rung} of {trial.recipe.epochs}: others of its row scored higher there",
             "metrics": {task: values for task, values in held_out.items() if task != "score"},
@@ -153,12 +177,6 @@ class PointRun:
             "timing": trained | self.times(trial, sum(trained.values())),
         }
         write_record(self.launch.suite_dir / PROVISIONAL, record, None)
-
-
-def starts(attempts: Path) -> int:
-    """Return how often a trial was started, 1 at least."""
-    lines = attempts.read_text(encoding="utf-8").splitlines() if attempts.exists() else []
-    return max(sum(line.startswith("start") for line in lines), 1)
 
 
 def history_in(checkpoint: Path) -> list[dict[str, Any]]:
@@ -172,13 +190,14 @@ def history_in(checkpoint: Path) -> list[dict[str, Any]]:
     return content["fit"]["history"] if content.get("identity", "").startswith(code_id()) else []
 
 
-def record_death(trial: TrialConfig, launch: Launch, reason: str) -> None:
+def record_death(trial: TrialConfig, launch: Launch, status: str, reason: str) -> None:
     """Write the record of a trial whose process died more often than it is tried again."""
-    attempts = launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts"
-    now = iso(time.time())
-    timing = {"trial_start": now, "end": now, "total_seconds": 0.0}
-    record = describe(trial, launch, starts(attempts)) | {"status": "failed", "reason": reason, "timing": timing}
-    write_record(launch.suite_dir / "records", record, None)
+    attempts, log = Attempts.read(launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts"), log_path(launch.suite_dir, trial.run_id)
+    append_line(log, f"--- recorded as {status}: {reason}")
+    *earlier, last = attempts.spans() or [{"start": now(), "seconds": 0.0}]
+    timing = {"trial_start": last["start"], "end": now()} | total_seconds(earlier, last["seconds"])
+    record = describe(trial, launch, max(attempts.number, 1)) | {"status": status, "reason": reason, "timing": timing}
+    write_record(launch.suite_dir / "records", record | {"log_tail": tail(log)}, None)
     forget([trial.run_id], launch.suite_dir)
 
 
@@ -193,14 +212,16 @@ def take_stopped(run_ids: list[str], tuning_dir: Path) -> list[str]:
         if not record.exists() and provisional.exists():
             record.parent.mkdir(parents=True, exist_ok=True)
             os.replace(provisional, record)
+            append_line(log_path(tuning_dir, run_id), f"--- {read_record(record)['reason']}")
             stopped.append(run_id)
     forget(run_ids, tuning_dir)
     return stopped
 
 
 def forget(run_ids: list[str], tuning_dir: Path) -> None:
-    """Remove what trials with a record no longer need."""
+    """Remove what trials with a record no longer need; one that outlived its time limit may go on from its checkpoint."""
     for run_id in run_ids:
-        if (tuning_dir / "records" / f"{run_id}.json").exists():
+        record = tuning_dir / "records" / f"{run_id}.json"
+        if record.exists() and read_record(record)["status"] != "timeout":
             for path in (f"checkpoints/{run_id}.pt", f"checkpoints/{run_id}.attempts", f"{PROVISIONAL}/{run_id}.json"):
                 (tuning_dir / path).unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from bench.sweep import on_ray as sweep
 from bench.sweep import preflight
 from bench.sweep.interrupt import Interrupt
 from bench.sweep.jobs import Limits, make_job
+from bench.sweep.losses import LostWorkers, out_of_memory, tune_failures
 from bench.sweep.place import Slots
 from bench.trial import Launch
 from bench.tuning.on_ray.points import describe_point, point_folder, point_name
@@ -31,7 +32,7 @@ from bench.tuning.plan import Point, TunedRow
 from bench.tuning.point import record_death
 
 
-def train_on_ray(config: dict[str, Any], *, launch: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> None:
+def train_on_ray(config: dict[str, Any], *, launch: dict[str, Any], rows: dict[str, list[dict[str, Any]]], max_attempts: int) -> None:
     """Train one setting in a Ray worker: the trainable."""
     started = time.time()
     from bench.config import TrialConfig
@@ -41,13 +42,17 @@ def train_on_ray(config: dict[str, Any], *, launch: dict[str, Any], rows: dict[s
     if not launch["gpus_per_trial"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves the devices of a node visible to a trial that was given none
     trials = [with_values(TrialConfig.from_dict(base), config["values"]) for base in rows[config["row"]]]
-    run_point(trials, Launch(**launch), started, tune.report)
+    run_point(trials, Launch(**launch), started, tune.report, max_attempts)
 
 
-def board_callback() -> tune.Callback:
-    """Return a Tune callback that feeds the board. Tune pickles its callbacks: the board is reached through its module."""
+def board_callback(launch: Launch, limits: Limits) -> tune.Callback:
+    """Return a Tune callback that feeds the board, and notes how workers end. Tune pickles it: the board is reached through its module."""
+    lost = LostWorkers("died with its worker", limits.max_attempts)
 
     class BoardCallback(tune.Callback):
+        def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            lost.note(trial, [launch.suite_dir / "checkpoints" / f"{run_id}.attempts" for run_id in trial.config["run_ids"]])
+
         def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             progress.CURRENT.started(point_name(trial))
 
@@ -138,7 +143,7 @@ def fit_points(
     bases = {tuned.row.label: [base.to_dict() for base in tuned.bases] for tuned in rows}
     storage = launch.suite_dir / "ray"
     tuner = tune.Tuner(
-        tune.with_resources(partial(train_on_ray, launch=asdict(launch), rows=bases), resources),
+        tune.with_resources(partial(train_on_ray, launch=asdict(launch), rows=bases, max_attempts=limits.max_attempts), resources),
         param_space=None if points is None else tune.grid_search([describe_point(point) for point in points]),
         tune_config=tune.TuneConfig(
             search_alg=search,
@@ -151,8 +156,8 @@ def fit_points(
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(storage.resolve()),
-            failure_config=tune.FailureConfig(max_failures=limits.max_attempts - 1),
-            callbacks=[board_callback()],
+            failure_config=tune.FailureConfig(max_failures=tune_failures(limits.max_attempts)),
+            callbacks=[board_callback(launch, limits)],
             verbose=0,
         ),
     )
@@ -171,4 +176,5 @@ def record_deaths(rows: Sequence[TunedRow], launch: Launch, results: Any) -> Non
             for trial in by_label[result.config["row"]].point(result.config["index"], result.config["values"]).trials:
                 begun = (launch.suite_dir / "checkpoints" / f"{trial.run_id}.attempts").exists()
                 if begun and not (launch.suite_dir / "records" / f"{trial.run_id}.json").exists():
-                    record_death(trial, launch, f"the worker died: {result.error}")
+                    status = "oom" if out_of_memory(f"{type(result.error).__name__} {result.error}") else "killed"
+                    record_death(trial, launch, status, f"the worker died: {result.error}")

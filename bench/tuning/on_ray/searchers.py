@@ -58,7 +58,7 @@ class RowSearchers(Searcher):
             self.owner[trial_id] = label
             points.append(self.rows[label].point(index, {name: rounded(value) for name, value in suggested.items()}))
             path = asked_dir(self.rows[label], self.tuning_dir) / f"{index:04d}.json"
-            write_atomically(path, json.dumps({"row": label, "index": index, "values": points[index].values}) + "\n")
+            write_atomically(path, json.dumps(describe_point(points[index])) + "\n")
         return describe_point(points[index])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
