@@ -78,19 +78,16 @@ def launch_suite(
     quiet: bool,
     accuracy: bool = True,
 ) -> LaunchStatus:
-    """Run what is missing of a suite. Arguments as on the command line; without `accuracy` only the profiles.
+    """Run what is missing of a suite; returns how many of its trials (with `only`, of those chosen) have a good record now.
 
-    Returns:
-        How many trials have a good record now; with `only`, of those chosen.
+    Arguments as on the command line; without `accuracy` only the profiles.
     """
     require_sound(rerun, executor, slots)
     console, suite_dir = Console(stderr=True, quiet=quiet), (results / suite.name).resolve()
     chosen = chosen_trials(suite, only)
     prepare_data(chosen, suite_dir.parent, data_root, console)
     with only_launch(suite_dir) as launch_id:
-        rules = {"rerun": rerun, "code_id": provenance.code_id(), "set_aside": partial(console.print, style="yellow", markup=False)}
-        to_do = missing(chosen, suite_dir, **rules) if accuracy else []
-        to_profile = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
+        to_do, to_profile = work_left(chosen, suite_dir, accuracy=accuracy, profiles=profiles, rerun=rerun, console=console)
         prepare_weights(to_do or to_profile, weights_file)
         launch = new_launch(
             suite,
@@ -107,9 +104,8 @@ def launch_suite(
         )
         prepare_trials(to_do or to_profile, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
-        counts = (
-            f"{len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
-        )
+        there = len(chosen) - len(to_do)
+        counts = f"{len(chosen)} trials, {there} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
         console.print(f"{suite.name}: {counts}", highlight=False)
         with new_plan(suite, suite_dir, command, to_do):
             if to_do or to_profile:
@@ -117,6 +113,15 @@ def launch_suite(
     if not accuracy:
         return summarize({profile_id(trial) for trial in chosen}, suite_dir / "profiles", verbose=verbose)
     return summarize([trial.run_id for trial in chosen], suite_dir / "records", verbose=verbose)
+
+
+def work_left(
+    chosen: list[TrialConfig], suite_dir: Path, *, accuracy: bool, profiles: bool, rerun: frozenset[str], console: Console
+) -> tuple[list[TrialConfig], list[TrialConfig]]:
+    """Return the trials to run and those to profile: what has no record, and of the others what `rerun` names."""
+    rules = {"rerun": rerun, "code_id": provenance.code_id(), "set_aside": partial(console.print, style="yellow", markup=False)}
+    to_do = missing(chosen, suite_dir, **rules) if accuracy else []
+    return to_do, missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
 
 
 def new_launch(

@@ -37,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "golden(pattern): run once for every golden file that matches, as the argument golden_file")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: where workers share the files, none is left alone with a slow one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """Return the directory of the golden files, see `golden_directory`."""

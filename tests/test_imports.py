@@ -23,6 +23,7 @@ COMMANDS = ("run_suite", "bench.cli")
 LIGHT = (
     "bench.catalogue",
     "bench.errors",
+    "bench.imports",
     "bench.migration",
     "bench.record",
     "bench.schema",
@@ -35,6 +36,7 @@ LIGHT = (
 FOUNDATION = (
     "tasks",
     "errors",
+    "imports",
     "heartbeat",
     "storage",
     "migration",

@@ -29,6 +29,8 @@ EVIDENCE = [
     "claims.csv",
     "claims.md",
     "fronts.md",
+    "iso.md",
+    "pairs.md",
     "table.html",
 ]
 FILES = ["table.csv", "table.md", "table.tex", "summary.md", "report.html", *EVIDENCE] + [

@@ -127,7 +127,7 @@ def test_second_run_finds_nothing_to_do(undisturbed: Path):
 @pytest.mark.slow
 def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    process = start("run", "smoke", "--results", str(results))
+    process = start("run", "smoke", "--results", str(results), "--no-profiles")
     wait_for(lambda: records(results), process)
     process.kill()
     process.communicate()
@@ -135,7 +135,7 @@ def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undis
     finished = {path: path.stat().st_mtime_ns for path in (results / "smoke" / "records").iterdir()}
     assert 0 < len(records(results)) < len(RUN_IDS)
     assert_no_secrets(results)  # what Tune keeps is there still
-    output = cli("run", "smoke", "--results", str(results))
+    output = cli("run", "smoke", "--results", str(results), "--no-profiles")
     assert f"{len(RUN_IDS) - len([path for path in finished if path.suffix == '.json'])} to run" in output
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     assert metrics(results) == metrics(undisturbed)
@@ -161,7 +161,7 @@ def wait_for_quiet(results: Path) -> None:
 @pytest.mark.slow
 def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    process = start("run", "smoke", "--results", str(results), "--only", "MTLoRA*")
+    process = start("run", "smoke", "--results", str(results), "--only", "MTLoRA*", "--no-profiles")
     attempts = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.attempts"
     wait_for(lambda: attempts.exists() and attempts.read_text().strip(), process)
     os.kill(pid_of(attempts), signal.SIGKILL)
@@ -171,7 +171,7 @@ def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp
     assert record["attempt"] == 2
     assert record["metrics"] == records(undisturbed)[RUN_IDS[-1]]["metrics"]
 
-    process = start("run", "smoke", "--results", str(results))
+    process = start("run", "smoke", "--results", str(results), "--no-profiles")
     wait_for(lambda: list((results / "smoke" / "checkpoints").glob("*.attempts")), process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE_SECONDS)
@@ -230,15 +230,15 @@ def plant_foreign_checkpoint(results: Path) -> None:
 def test_a_failing_trial_is_recorded_the_others_go_on_and_the_exit_code_is_1(undisturbed: Path, tmp_path: Path, executor: str):
     results = with_data(tmp_path, undisturbed)
     plant_foreign_checkpoint(results)
-    pattern = "M*"  # the multi-task rows: full fine-tuning and MTLoRA
-    output = cli("run", "smoke", "--results", str(results), "--only", pattern, "--executor", executor, code=1)
+    rows = ("--only", "M*", "--no-profiles")  # the multi-task rows: full fine-tuning and MTLoRA
+    output = cli("run", "smoke", "--results", str(results), *rows, "--executor", executor, code=1)
     found = records(results)
     assert found[RUN_IDS[-1]]["status"] == "failed"
     assert [record["status"] for run_id, record in found.items() if run_id != RUN_IDS[-1]] == ["ok"]
     assert f"{RUN_IDS[-1]}: failed" in output
-    assert "0 to run" in cli("run", "smoke", "--results", str(results), "--only", pattern, code=1)
+    assert "0 to run" in cli("run", "smoke", "--results", str(results), *rows, code=1)
     if executor == "serial":
-        output = cli("run", "smoke", "--results", str(results), "--only", pattern, "--executor", "serial", "--rerun", "failed")
+        output = cli("run", "smoke", "--results", str(results), *rows, "--executor", "serial", "--rerun", "failed")
         assert "1 to run" in output
         assert records(results)[RUN_IDS[-1]]["status"] == "ok"
 

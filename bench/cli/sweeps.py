@@ -36,6 +36,7 @@ from bench.cli.options import (
 from bench.cli.reports import print_report
 from bench.cli.running import Running, command_line, with_running
 from bench.cli.steps import Steps
+from bench.imports import imports_without
 from bench.storage import plain_name
 
 
@@ -99,7 +100,8 @@ def run(
     running: Running,
 ) -> None:
     """Run the trials that have no record yet; then write tables and plots. Ctrl-C lets what runs finish; twice stops at once."""
-    from bench.launch import launch_suite
+    with imports_without("wandb"):
+        from bench.launch import launch_suite
 
     results = running.results
     chosen = load_suite(suite, running.data_root, seeds, running.weights, results if tuned else None, held_out)
@@ -131,7 +133,8 @@ def profile(
     quiet: Quiet = False,
 ) -> None:
     """Measure time and memory of the rows that have no profile yet, each alone on its device; nothing is trained to the end."""
-    from bench.launch import launch_suite
+    with imports_without("wandb"):
+        from bench.launch import launch_suite
 
     try:
         outcome = launch_suite(

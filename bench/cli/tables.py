@@ -102,7 +102,8 @@ def plain(rows: Sequence[dict[str, Any]]) -> Table:
             table.add_column(column.header, justify="right", no_wrap=True)
         else:
             longest = max((len(word) for text in column.cells for word in text.split()), default=1)
-            table.add_column(column.title, overflow="fold", min_width=min(longest, LABEL if i == 0 else 8))
+            name = i == 0 and all(" " not in text for text in column.cells)  # to be copied, hence in one piece
+            table.add_column(column.title, overflow="fold", no_wrap=name, min_width=min(longest, 8))
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
     return table

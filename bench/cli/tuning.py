@@ -7,6 +7,7 @@ from rich.console import Console
 
 from bench.cli.options import OK, SOME_FAILED, Json, SuiteName, end_interrupted, load_suite, parse_seeds, show_rows
 from bench.cli.running import Running, with_running
+from bench.imports import imports_without
 
 
 @with_running
@@ -26,7 +27,9 @@ def tune(
 ) -> None:
     """Try the same number of settings for every row, scored on held-out training images; `run SUITE --tuned` then uses the best."""
     from bench.config import HeldOutConfig
-    from bench.tuning.launch import Options, tune_suite
+
+    with imports_without("wandb"):
+        from bench.tuning.launch import Options, tune_suite
     from bench.tuning.plan import Protocol
 
     protocol = Protocol(budget=budget, seeds=parse_seeds(seeds), held_out=HeldOutConfig(fraction=held_out), asha=asha, searcher=searcher)

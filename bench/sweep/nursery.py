@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import SuiteError
+from bench.imports import imports_without
 from bench.storage import StorageError
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -183,7 +184,8 @@ def serve(module: str) -> None:
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    importlib.import_module(module)
+    with imports_without("wandb"):
+        importlib.import_module(module)
     send(replies, {"ready": os.getpid()})
     running, buffer, nursery = None, b"", os.getpid()
     while True:
