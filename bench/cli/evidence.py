@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Quiet, Results, SuiteName, console, show_rows
+from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Quiet, Results, SuiteName, console, outside_of_data, show_rows
 from bench.storage import plain_name
 
 SuiteDir = Annotated[Path, typer.Argument(help="A suite's results: the folder with plan.json and records.")]
@@ -56,7 +56,7 @@ def claims(suite: SuiteName, results: Results = DEFAULT_RESULTS, as_json: Json =
 def export(
     suite: SuiteName,
     results: Results = DEFAULT_RESULTS,
-    out: Annotated[Path | None, typer.Option(help="The zip file; else DIR/SUITE.zip.", metavar="FILE")] = None,
+    out: Annotated[Path | None, typer.Option(help="The zip file; else DIR/SUITE.zip.", metavar="FILE", callback=outside_of_data)] = None,
     quiet: Quiet = False,
 ) -> None:
     """Pack records, tables, figures, page and what is needed to read and cite them into one zip; damaged files go under `damaged/`."""

@@ -113,16 +113,18 @@ def edges_of(context: np.ndarray) -> np.ndarray:
     return thin(cv2.Laplacian(context, cv2.CV_64F) != 0).astype(np.uint8)
 
 
-def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
+def read_human_parts(path: str, size: Size = None) -> np.ndarray:
     """Read PASCAL-Part's nested annotation: uint8 (h, w), the six part groups, background 0; all 255 without a person that has parts.
 
-    Only objects of class 15 with parts count; a later part overwrites an earlier one.
+    Only objects of class 15 with parts count; a later part overwrites an earlier one. Without a size, the first object's mask has it: all
+    masks must agree, and a file without any object gives (0, 0).
     """
-    target = None
+    target, of = None, "its image" if size is not None else "a mask before it"
     try:
         anno = _records(load_mat(path, "anno"))[0]
         for entry in _records(_field(anno, "objects", 1)):
             parts = _records(_field(entry, "parts", 3))
+            size = size or np.shape(_field(entry, "mask", 2))[:2]
             if int(np.ravel(_field(entry, "class_ind", 1))[0]) != PERSON or not parts:
                 continue
             target = np.zeros(size, np.uint8) if target is None else target
@@ -130,14 +132,14 @@ def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
                 name = str(np.ravel(_field(part, "part_name", 0))[0])
                 if name not in PART_GROUP:
                     raise DataError(f"{path}: unknown part {name!r} of a person; known are {', '.join(PART_GROUP)}")
-                target[sized(path, _field(part, "mask", 1), size).astype(bool)] = PART_GROUP[name]
+                target[sized(path, _field(part, "mask", 1), size, of).astype(bool)] = PART_GROUP[name]
     except DataError:
         raise
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: `anno` is not PASCAL-Part's structure (imname, objects(class, class_ind, mask, parts)): {error}"
         ) from error
-    return np.full(size, IGNORE, np.uint8) if target is None else target
+    return np.full(size or (0, 0), IGNORE, np.uint8) if target is None else target
 
 
 def _records(array: np.ndarray) -> list[np.void]:
@@ -184,13 +186,22 @@ def load_mat(path: str, key: str) -> np.ndarray:
     return content[key]
 
 
-def sized(path: str, label: np.ndarray, size: Size) -> np.ndarray:
+def header_size(path: str) -> Size:
+    """Return the (h, w) that an image's header tells, which a file cut short still has; None where it has none."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _BROKEN_FILE:
+        return None
+
+
+def sized(path: str, label: np.ndarray, size: Size, of: str = "its image") -> np.ndarray:
     """Return `label`.
 
     Raises:
-        DataError: It has another size than its image.
+        DataError: It has another size than its image, or what else `of` names.
     """
     if size is not None and label.shape[:2] != size:
-        shape, image = " x ".join(map(str, label.shape[:2])), " x ".join(map(str, size))
-        raise DataError(f"{path} is {shape} (rows x columns), its image {image}: a label must have its image's size; replace the file")
+        shape, wanted = " x ".join(map(str, label.shape[:2])), " x ".join(map(str, size))
+        raise DataError(f"{path} is {shape} (rows x columns), {of} {wanted}: a label must have its image's size; replace the file")
     return label

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from bench.migration import migration_notes
 from bench.report.intervals import FEWEST_ROWS_TO_POOL
 from bench.report.seeds import HELD_OUT, metric_column, why_no_delta_m
 from bench.tasks import TASKS
@@ -62,6 +63,7 @@ def footnotes(
         *_test_notes(plan, rows),
         *_convention_notes(usable, rows),
         *damage_notes(damaged or {}),
+        *migration_notes(own),
         *_missing_notes(plan, records, own, rows, damaged or {}),
         *_mixture_notes(usable),
         *plan.get("notes", []),
