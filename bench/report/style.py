@@ -104,6 +104,28 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def legend_columns(labels: Sequence[str], most: int = 4, width: float = TEXT_WIDTH_INCHES) -> int:
+    """Return how many columns a legend below a figure may have without running off the page: matplotlib does not look.
+
+    Args:
+        labels: Its texts, in order; columns are filled one after the other.
+        most: Largest answer.
+        width: Of the page, inches.
+    """
+    for columns in range(min(most, len(labels)), 1, -1):
+        long, rest = divmod(len(labels), columns)
+        ends = np.cumsum([long + (place < rest) for place in range(columns)])
+        parts = np.split(np.arange(len(labels)), ends[:-1])
+        if sum(0.058 * max(len(labels[place]) for place in part) + 0.5 for part in parts) <= width:  # 7 pt text, handle and gap
+            return columns
+    return 1
+
+
+def make_room(figure: Figure, lines: int) -> None:
+    """Make a figure higher for a legend below it of more than three lines, which would else press the panels flat."""
+    figure.set_figheight(figure.get_figheight() + 0.16 * max(lines - 3, 0))
+
+
 def keep_in_view(axes: Axes, values: Iterable[float], which: str, *, spans: float) -> None:
     """Keep intervals of few seeds, many times wider than what they belong to, from flattening a plot: they run out of the frame instead.
 

@@ -24,6 +24,7 @@ from bench.report.style import (
     bar_look,
     draw_intervals,
     keep_in_view,
+    legend_columns,
     new_figure,
     present_families,
     seeds_note,
@@ -139,7 +140,7 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
         shown = present_families(styles, numbers.loc[numbers["label"].isin(labels), "family"])
         if len(shown) <= FAMILIES_AT_MOST:  # of more, the rows' names alone say which bar is whose
             handles = [Patch(**bar_look(styles[family]), alpha=0.85, label=family) for family in shown]
-            figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, columnspacing=1.2)
+            figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(shown), frameon=False, columnspacing=1.2)
         figure.suptitle(
             f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: 95 % interval over "
             f"{seeds_note(rows['seeds_complete'][rows['seeds_complete'] > 0])}, arrow: it goes on{note}",
