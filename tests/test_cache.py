@@ -91,7 +91,7 @@ def test_the_data_set_is_not_written_to_and_its_size_is_told_beforehand(tree: Pa
     opened(tree, said)
     assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
     assert "3 samples, image, semseg, human_parts, saliency, normals" in said[0]
-    with pytest.raises(CacheError, match="inside of the data set"):
+    with pytest.raises(DataError, match="inside of the data set"):
         open_cache(request_of(tree), TASKS, tree / "cache")
     assert not (tree / "cache").exists()
 

@@ -35,6 +35,7 @@ from bench.data.cache_index import Index, read_index, replace_index
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, plan_layout, read_manifest
 from bench.data.contents import Sources, changed_files, content_of
 from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
+from bench.data.untouched import refuse_inside
 from bench.heartbeat import beat
 from bench.tasks import TASKS
 
@@ -107,9 +108,8 @@ def open_cache(
         CacheError: The cache cannot be written; the message says how much room it takes and what to do.
         DataError: A file of the data set is missing or broken.
     """
-    cache_dir, root = Path(cache_dir).resolve(), Path(request.root).resolve()
-    if cache_dir.is_relative_to(root):
-        raise CacheError(f"the cache directory {cache_dir} lies inside of the data set {root}, which is never written to; give another")
+    cache_dir = Path(cache_dir).resolve()
+    refuse_inside(cache_dir, request.root, option="the cache directory")
     dataset = request.opener(available_tasks(request.opener, tasks or ()))
     tasks = dataset.tasks if tasks is None else tasks
     sources, settings = Sources(dataset, progress), settings_of(request, dataset)
