@@ -177,11 +177,11 @@ def test_equal_cost_front_chances_and_tests_are_printed_with_a_reading_guide(tmp
         assert files[name].count("How to read:") == per_table
         assert to_markup(files[name]).count("<table>") >= 2
     first = frames["iso_params.csv"].iloc[0]
-    assert f"{first['difference']:+.2f} [{first['low']:+.2f}, {first['high']:+.2f}]" in files["iso.md"]
+    assert f"{first['difference']:+.2f} [{first['low']:+.2f}, {first['high']:+.2f}]".replace("-", "−") in files["iso.md"]
     far = frames["fronts.csv"].query("label == 'Far | ahead' and axis == 'params'").iloc[0]
     assert f"| Far \\| ahead | **{far['front_probability']:.2f}**" in " ".join(files["fronts.md"].split())
     apart = frames["pairs.csv"].query("adjusted < 0.05")
-    assert 0 < len(apart) == len(re.findall(r"\*\*[+-][^*]*, p [<=] [\d.]+\*\*", files["pairs.md"]))
+    assert 0 < len(apart) == len(re.findall(r"\*\*[+−][^*]*, p [<=] [\d.]+\*\*", files["pairs.md"]))
 
 
 def test_long_evidence_is_cut_and_says_where_the_rest_is() -> None:

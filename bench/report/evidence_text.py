@@ -7,6 +7,7 @@ import pandas as pd
 from bench.report.footnotes import MINUS
 from bench.report.pareto import AXES
 from bench.report.seeds import metric_column
+from bench.report.tables import with_sign
 from bench.tasks import TASKS
 
 LINES_AT_MOST = 60
@@ -94,7 +95,7 @@ def pairs_markdown(pairs: pd.DataFrame) -> str:
         "How to read: the difference of the means over the same seeds with its 95 % interval, and p after Holm's correction over all pairs "
         "of the column; **bold**: told apart at 5 %; the interval is of one pair alone and may leave 0 out where p is 0.05 or more.\n"
     ]
-    for quantity, own in pairs.groupby("quantity", sort=False):
+    for quantity, own in sorted(pairs.groupby("quantity", sort=False), key=lambda group: group[0] != "delta_m"):
         columns = {"Row": list(dict.fromkeys(own["label"]))}
         for than, lines in own.groupby("minus", sort=False):
             said = dict(zip(lines["label"], map(_tested, lines.itertuples()), strict=True))
@@ -105,10 +106,9 @@ def pairs_markdown(pairs: pd.DataFrame) -> str:
 
 def _tested(line: tuple) -> str:
     if pd.isna(line.adjusted):
-        return f"{line.difference:+.2f}, no test"
-    said = (
-        f"{line.difference:+.2f} [{line.low:+.2f}, {line.high:+.2f}], p {'< 0.001' if line.adjusted < 0.001 else f'= {line.adjusted:.3f}'}"
-    )
+        return f"{_signed(line.difference)}, no test"
+    chance = "p < 0.001" if line.adjusted < 0.001 else f"p = {line.adjusted:.3f}"
+    said = f"{_signed(line.difference)} [{_signed(line.low)}, {_signed(line.high)}], {chance}"
     return f"**{said}**" if line.adjusted < 0.05 else said
 
 
@@ -144,8 +144,8 @@ def iso_markdown(frames: dict[str, pd.DataFrame]) -> str:
 
 def _at_equal_cost(line: tuple) -> str:
     if pd.isna(line.low):
-        return f"{line.difference:+.2f} (one seed)"
-    said = f"{line.difference:+.2f} [{line.low:+.2f}, {line.high:+.2f}]"
+        return f"{_signed(line.difference)} (one seed)"
+    said = f"{_signed(line.difference)} [{_signed(line.low)}, {_signed(line.high)}]"
     return f"**{said}**" if line.low > 0 or line.high < 0 else said
 
 
@@ -167,6 +167,10 @@ def _aligned(frame: pd.DataFrame, heads: Sequence[str]) -> str:
     return named.to_markdown(index=False, disable_numparse=True)
 
 
+def _signed(value: float) -> str:
+    return with_sign(value, 2, plus=True)
+
+
 def _short(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.3g}"
 
@@ -174,5 +178,5 @@ def _short(value: float) -> str:
 def _effect(line: tuple) -> str:
     if pd.isna(line.effect):
         return ""
-    interval = "" if pd.isna(line.low) or line.low == line.high else f" [{line.low:+.2f}, {line.high:+.2f}]"
-    return f"{line.effect:+.2f}{interval} {line.unit}" if interval or "Δm" in line.unit else f"{line.effect:.2f} {line.unit}"
+    interval = "" if pd.isna(line.low) or line.low == line.high else f" [{_signed(line.low)}, {_signed(line.high)}]"
+    return f"{_signed(line.effect)}{interval} {line.unit}" if interval or "Δm" in line.unit else f"{line.effect:.2f} {line.unit}"

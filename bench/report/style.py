@@ -1,8 +1,8 @@
-"""How every figure looks: fonts, sizes, one colour, marker and dash a method family; and how a figure becomes files.
+"""How every figure looks: fonts, sizes, one colour, marker, dash and hatch a method family; and how a figure becomes files.
 
 Sized for the text width of a two-column paper. Colours are Okabe and Ito's, which all colour visions tell apart; families without a dial
-(baselines) are grey. Marker and dash tell families apart where a print has no colour. Files hold no dates: the same records give the same
-bytes. Fonts are embedded as TrueType (Type 42), as publishers ask for.
+(baselines) are grey. Marker, dash and hatch (of bars) tell families apart where they share a colour, or a print has none. Files hold no
+dates: the same records give the same bytes. Fonts are embedded as TrueType (Type 42), as publishers ask for.
 """
 
 import io
@@ -32,15 +32,18 @@ _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _GREYS = ("#000000", "#595959", "#8c8c8c", "#b3b3b3")
 _MARKERS, _GREY_MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">"), ("*", "P", "X", "d")
 _DASHES = ("-", "--", ":", "-.")
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo", "||||", "//..")
 _VARIANT_TURNS = (2, 3, 5, 6, 7)
 """How far the marker of a method's further sweeps is turned; a turn of 4 is that of one model a task."""
 
 
 def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
-    """Give each family its colour, marker and dash, the same in every suite (`families.toml`); no two share colour and marker.
+    """Give each family its colour, marker, dash and hatch, the same in every suite (`families.toml`).
+
+    No two share colour and marker, nor, of up to ten families of a colour, colour and hatch, nor, of up to four, colour and dash.
 
     Returns:
-        Per family, in the order of the rows, `color` (hex), `marker` and `linestyle`; families without a dial are grey.
+        Per family, in the order of the rows, `color` (hex), `marker`, `linestyle` and `hatch`; families without a dial are grey.
     """
     known = tomllib.loads(FAMILIES.read_text(encoding="utf-8"))
     styles: dict[str, dict] = {}
@@ -51,10 +54,12 @@ def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
     ):
         for family, (position, turn) in _places(families, known[name]).items():
             turn += position // len(colors) * (len(colors) == len(markers))
+            alike = [style for style in styles.values() if style["color"] == colors[position % len(colors)]]
             styles[family] = {
                 "color": colors[position % len(colors)],
                 "marker": markers[(position + turn) % len(markers)],
-                "linestyle": _DASHES[(position + turn) % len(_DASHES)],
+                "linestyle": _free(_DASHES, position + turn, {style["linestyle"] for style in alike}),
+                "hatch": _free(_HATCHES, position + turn, {style["hatch"] for style in alike}),
             }
     return {family: styles[family] for family in with_dial.index}
 
@@ -79,6 +84,17 @@ def _places(families: Iterable[str], known: Sequence[str]) -> dict[str, tuple[in
             places[family] = strangers, 0
             strangers += 1
     return places
+
+
+def _free(looks: Sequence[str], place: int, used: set[str]) -> str:
+    """Return the look at a place, or the next one that is not in use; where all are, the one at the place."""
+    turned = [looks[(place + step) % len(looks)] for step in range(len(looks))]
+    return next((look for look in turned if look not in used), turned[0])
+
+
+def bar_look(style: Mapping[str, str]) -> dict[str, object]:
+    """Return how a family's bars are filled, in figure and legend: its colour under its hatch in white."""
+    return {"facecolor": style["color"], "hatch": style["hatch"], "edgecolor": "white", "linewidth": 0.0}
 
 
 def new_figure(width: float, height: float) -> Figure:
