@@ -472,3 +472,9 @@ def test_an_interrupted_build_leaves_no_lock_file(tree: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         opened(tree)
     assert [path.suffix for path in (tree.parent / "cache").iterdir()] == [".partial"]  # the next build goes on there
+
+
+def test_a_split_with_an_image_missing_is_named_whatever_the_tasks(tree: Path) -> None:
+    (tree / "JPEGImages/2008_000003.jpg").unlink()
+    with pytest.raises(DataError, match=r"image: 1 of 3 files missing.*ids 2008_000003"):
+        open_cache(request_of(tree), None, tree.parent / "cache")

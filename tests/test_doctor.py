@@ -1,5 +1,6 @@
 """The doctor must find what is wrong with a machine, a data root or a weights file, and never raise."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,9 +15,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bench.data import doctor
+from bench.data.contents import stamp_of
 from bench.data.doctor import Finding, check_data_root, check_weights, diagnose
 from bench.data.doctor_tree import SHOWN
-from bench.data.layout import PASCAL_MT, find_files
+from bench.data.layout import PASCAL_MT, DataError, find_files
+from bench.data.pascal_context import PascalContext
 from bench.data.pascal_files import VALID_CONTEXT_IDS
 from bench.data.scan import disagreeing, scan
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
@@ -315,3 +318,26 @@ def test_where_no_size_is_that_of_most_every_label_is_named() -> None:
     found = disagreeing({"semseg": "a.png", "normals": "b.png"}, {"semseg": (3, 4), "normals": (4, 4)})
     assert [modality for modality, _ in found] == ["semseg", "normals"]
     assert not disagreeing({"semseg": "a.png"}, {"semseg": (3, 4)})
+
+
+def test_what_is_no_regular_file_is_named_and_nothing_waits_for_it(tree: Path) -> None:
+    for name in ("JPEGImages/2008_000001.jpg", "human_parts/2008_000003.mat", "sal_distill/2008_000005.png"):
+        (tree / name).unlink()
+        os.mkfifo(tree / name)
+    (tree / "normals_distill/2008_000001.png").unlink()
+    (tree / "normals_distill/2008_000001.png").mkdir()
+    failed = [f.message for f in check_data_root(tree) if f.status == "fail"]
+    assert len(failed) == 4
+    assert all("no regular file" in message for message in failed)
+    with pytest.raises(DataError, match="no regular file"):
+        stamp_of(PascalContext(tree, "train"))
+
+
+def test_a_picture_of_absurd_size_and_a_cut_header_of_an_array_are_named(tree: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # the images have more than twice as many
+    assert len([f for f in check_data_root(tree) if "exceeds limit" in f.message]) > 4
+    root = write_nyud_tree(tmp_path / "NYUD_MT")
+    file = root / "depth/0003.npy"
+    file.write_bytes(file.read_bytes().replace(b"}", b" ", 1))
+    failed = [f.message for f in check_data_root(root) if f.status == "fail" and "0003.npy" in f.message]
+    assert len(failed) == 1

@@ -34,6 +34,7 @@ from bench.data.cache_build import Job, build
 from bench.data.cache_index import Index, read_index, replace_index
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, plan_layout, read_manifest
 from bench.data.contents import Sources, changed_files, content_of
+from bench.data.layout import DataError
 from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
 from bench.data.untouched import refuse_inside
 from bench.heartbeat import beat
@@ -200,19 +201,27 @@ def available_tasks(opener: Opener, needed: tuple[str, ...]) -> tuple[str, ...]:
     """List the tasks whose files the split has, in the order of the task table.
 
     Raises:
-        DataError: Those of a task in `needed` are missing.
+        DataError: Those of a task in `needed` are missing, or there is no task whose files are all there.
     """
     if needed:
         opener(needed)
 
+    refused: list[DataError] = []
+
     def there(task: str) -> bool:
         try:
             opener((task,))
-        except ValueError:  # DataError: files are missing; a plain one: the data set knows no such task
+        except DataError as error:  # files are missing
+            refused.append(error)
+            return False
+        except ValueError:  # the data set knows no such task
             return False
         return True
 
-    return tuple(task for task in TASKS if task in needed or there(task))
+    found = tuple(task for task in TASKS if task in needed or there(task))
+    if not found and refused:
+        raise refused[0]
+    return found
 
 
 def settings_of(request: Request, dataset: RawSamples) -> str:

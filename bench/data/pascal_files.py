@@ -5,6 +5,7 @@ Every function checks what it reads, and raises DataError with the file's name; 
 """
 
 import json
+import os
 import struct
 import zlib
 from importlib import resources
@@ -47,6 +48,7 @@ _BROKEN_FILE = (
     struct.error,
     zlib.error,
     MatReadError,
+    Image.DecompressionBombError,
 )
 
 
@@ -161,6 +163,7 @@ def open_image(path: str) -> Image.Image:
     Raises:
         DataError: It is damaged or no image.
     """
+    demand_regular(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -175,6 +178,7 @@ def load_mat(path: str, key: str) -> np.ndarray:
     Raises:
         DataError: It is damaged, of version 7.3, no MATLAB file, or lacks the variable.
     """
+    demand_regular(path)
     try:
         content = scipy.io.loadmat(path, variable_names=[key])
     except NotImplementedError as error:
@@ -186,12 +190,19 @@ def load_mat(path: str, key: str) -> np.ndarray:
     return content[key]
 
 
+def demand_regular(path: str) -> None:
+    """Raise DataError where a path leads to a directory, a pipe or a device: opening a pipe would wait for ever."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{path} cannot be read: it is a directory, a pipe or a device and no regular file; replace it")
+
+
 def header_size(path: str) -> Size:
     """Return the (h, w) that an image's header tells, which a file cut short still has; None where it has none."""
     try:
+        demand_regular(path)
         with Image.open(path) as image:
             return image.height, image.width
-    except _BROKEN_FILE:
+    except (*_BROKEN_FILE, DataError):
         return None
 
 
