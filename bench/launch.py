@@ -17,6 +17,7 @@ from bench import provenance
 from bench.config import ConfigError, DataConfig, TrialConfig
 from bench.data.layout import LAYOUTS, fingerprint, layout_of
 from bench.data.roots import ensure_synthetic, open_split
+from bench.data.untouched import refuse_inside
 from bench.errors import SuiteError
 from bench.model.backbone import WeightsError, build_backbone
 from bench.plan import missing, missing_profiles, write_plan
@@ -139,6 +140,8 @@ def new_launch(
 
     Their records go under `directory`. Without a cache directory the caches lie in the results, and the nodes of a cluster copy them.
     """
+    if cache_dir is not None:
+        refuse_inside(cache_dir, data_root, option="--cache-dir")
     return Launch(
         suite=suite.name,
         suite_dir=directory,
@@ -185,6 +188,7 @@ def default_workers() -> int:
 
 def prepare_data(trials: list[TrialConfig], results: Path, data_root: Path | None, console: Console) -> None:
     """Render what the synthetic trials read, check that a directory holds all that the trials' tasks need, draw what they hold out."""
+    refuse_inside(results, data_root, option="--results")
     for layout in LAYOUTS.values():
         if data_root is None and any(trial.data.source == layout.name for trial in trials):
             raise ConfigError(f"this suite reads {layout.data_set}: give its {layout.title} directory with --data-root DIR")

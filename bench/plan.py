@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import TrialConfig, steps_per_epoch
+from bench.migration import migration_notes
 from bench.plain import digest
 from bench.profile import profile_id
 from bench.record import SCHEMA_VERSION, read_record, read_trusted, write_atomically
@@ -72,7 +73,8 @@ def missing(
         suite_dir: Directory of the suite's results.
         rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`).
         code_id: The present code.
-        set_aside: Given by a launch, which relies on the records: a damaged one is moved away, told by this, and counts as missing.
+        set_aside: Given by a launch, which relies on the records: a damaged one is moved away, told by this, and counts as missing;
+            one of an older schema is told as well, and counts.
 
     Raises:
         bench.record.RecordError: A record is damaged, and `set_aside` is not given; or it is of a newer schema.
@@ -98,6 +100,8 @@ def to_do(path: Path, rerun: frozenset[str], code_id: str | None, set_aside: Cal
         if record is None:
             set_aside(str(problem))
             return True
+        for note in migration_notes([record]):
+            set_aside(note)
     elif not rerun:
         return False
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.migration import SCHEMA_VERSION, migrate
+from bench.migration import SCHEMA_VERSION, fields_of_later_schemas, migrate
 from bench.schema import RecordError, validate_record
 from bench.storage import StorageError, plain_name, set_aside, write_atomically
 
@@ -57,7 +57,11 @@ def read_record(path: Path) -> dict:
         RecordError: Where the file is cut short, is no JSON, has a foreign name or breaks the schema: remove it and run the suite again.
     """
     path = Path(path)
-    record = migrate(_read_json(path, remedy="Remove the file and run the suite again: only this trial runs."))
+    written = _read_json(path, remedy="Remove the file and run the suite again: only this trial runs.")
+    if newer := fields_of_later_schemas(written):
+        said = f"schema_version is {written['schema_version']}, but it holds {', '.join(newer)}, which came later: it was edited"
+        raise RecordError(f"{path}: {said}. Remove the file and run the suite again: only this trial runs.")
+    record = migrate(written)
     validate_record(record, source=str(path))
     if path.stem != record["run_id"]:
         raise RecordError(f"{path}: holds the record of run {record['run_id']!r}. Rename the file to {record['run_id']}.json or remove it.")
@@ -74,10 +78,7 @@ def read_trusted(path: Path) -> tuple[dict | None, str | None]:
         RecordError: The record is of a newer schema: nothing is done to it.
     """
     try:
-        record = read_record(path)
-        for name in filter(None, (record["per_image"], record.get("panels"))):
-            if not zipfile.is_zipfile(path.parent / name):
-                raise RecordError(f"{path.parent / name}: missing or cut short")
+        record = read_whole(path)
     except RecordError as error:
         if isinstance(version := _version_of(path), int) and version > SCHEMA_VERSION:
             raise
@@ -85,6 +86,31 @@ def read_trusted(path: Path) -> tuple[dict | None, str | None]:
         places = [set_aside(file) for file in beside if file.exists()]  # the JSON, which says "done", last
         return None, f"{error} It is set aside as {places[-1]}; its trial runs again."
     return record, None
+
+
+def read_whole(path: Path) -> dict:
+    """Read a record whose arrays, where it names any, are there and whole.
+
+    Raises:
+        RecordError: As `read_record`, or naming the file of the arrays.
+    """
+    record = read_record(path)
+    for name in filter(None, (record["per_image"], record.get("panels"))):
+        if (problem := flaw_of_arrays(path.parent / name)) is not None:
+            raise RecordError(f"{path.parent / name}: {problem}.")
+    return record
+
+
+def flaw_of_arrays(path: Path) -> str | None:
+    """Return why a file of arrays (.npz) cannot be relied on, None where every member can be unpacked and has its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        return f"{broken} in it is garbled" if broken else None
+    except FileNotFoundError:
+        return "missing, though its record names it"
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        return f"cut short or garbled ({error})"
 
 
 def _version_of(path: Path) -> object:

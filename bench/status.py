@@ -1,5 +1,6 @@
 """What is on disk of a suite: row by row, the time that its slots spent, and the end of a trial's log. No torch."""
 
+import contextlib
 import datetime
 import json
 from collections import deque
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import SuiteError
-from bench.record import RecordError, read_plan, read_record
+from bench.migration import migration_notes
+from bench.record import RecordError, read_plan, read_record, read_whole
 from bench.storage import plain_name
 
 DAMAGED = "damaged"
@@ -19,7 +21,7 @@ TUNING = "tuning"
 def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
     """Count, for each row of the last plan, the trials with a record, those that failed, have begun, and are missing.
 
-    A record that cannot be read counts as "damaged": the next launch sets it aside and runs its trial again.
+    A record that cannot be read, or whose arrays cannot, counts as "damaged": the next launch sets it aside and runs its trial again.
 
     Raises:
         FileNotFoundError: The suite has not been launched here.
@@ -62,17 +64,27 @@ def row_status(label: str, run_ids: Iterable[str], directory: Path) -> dict[str,
 
 
 def readable(path: Path) -> Mapping[str, Any]:
-    """Return a record, or one of status "damaged" that holds nothing else."""
+    """Return a record, or one of status "damaged" that says why, and holds nothing else."""
     try:
-        return read_record(path)
-    except RecordError:
-        return {"status": DAMAGED}
+        return read_whole(path)
+    except RecordError as error:
+        return {"status": DAMAGED, "reason": str(error)}
+
+
+def remarks(suite_dir: Path) -> list[str]:
+    """Return a line about every record and profile that is damaged, with the reason, and about those of older schemas."""
+    found = [readable(path) for folder in ("records", "profiles") for path in sorted((suite_dir / folder).glob("*.json"))]
+    damaged = [f"damaged: {record['reason']} The next `run` or `tune` sets it aside." for record in found if record["status"] == DAMAGED]
+    return damaged + migration_notes(record for record in found if record["status"] != DAMAGED)
 
 
 def overhead(suite_dir: Path) -> dict[str, Any]:
     """Return what the slots of a suite's launches did with their time, profiles included, damaged records not; see `slot_shares`."""
-    found = [readable(path) for folder in ("records", "profiles") for path in sorted((suite_dir / folder).glob("*.json"))]
-    return slot_shares([record for record in found if record["status"] != DAMAGED])
+    found = []
+    for path in (path for folder in ("records", "profiles") for path in sorted((suite_dir / folder).glob("*.json"))):
+        with contextlib.suppress(RecordError):
+            found.append(read_record(path))  # its times hold, whatever its arrays are
+    return slot_shares(found)
 
 
 def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

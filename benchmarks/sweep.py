@@ -2,16 +2,17 @@
 
     python benchmarks/sweep.py --trials 2000 --out results/reference/sweep
 
-For each executor: slot seconds a trial beyond its training, and what share of trials of five minutes they would be; and block by block of
-200 trials, whether trials become slower and memory grows with their number: trials a second, and the memory of the driver and of Ray's own
-processes at the block's end. The shell loop runs each trial as a new Python process that imports what a trial imports, which is what a
-fresh process a trial costs without a sweep; it runs fewer of the same trials, for each costs the same.
+For each executor: slot seconds a trial beyond its training, and what share of trials of five minutes they would be; and block by block, a
+tenth of the trials each, whether trials become slower and memory grows with their number: trials a second, and the memory of the driver and
+of Ray's own processes at the block's end. The shell loop runs each trial as a new Python process that imports what a trial imports, which
+is what a fresh process a trial costs without a sweep; it runs fewer of the same trials, for each costs the same.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import platform
 import resource
@@ -27,7 +28,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY))
 STUB_SECONDS = 0.1
-BLOCK = 200
+BLOCKS = 10
 LONG_TRIAL_SECONDS = 300.0
 
 
@@ -151,12 +152,14 @@ def summary(name: str, slots: int, begun: float, ends: list[float]) -> dict:
 
 
 def blocks(begun: float, ends: list[float], memory: list[tuple[float, float, float]]) -> list[dict]:
-    """Return trials a second in every block, and the memory at its end."""
-    found = []
-    for last in range(BLOCK, len(ends) + 1, BLOCK):
-        start = begun if last == BLOCK else ends[last - BLOCK - 1]
+    """Return trials a second in each of at most ten blocks of one length, the last one perhaps shorter, and the memory at its end."""
+    found, length = [], math.ceil(len(ends) / BLOCKS)
+    for first in range(0, len(ends), length):
+        last = min(first + length, len(ends))
+        start = ends[first - 1] if first else begun
         _, driver, ray = min(memory, key=lambda sample: abs(sample[0] - ends[last - 1]))
-        found.append({"trials": last, "trials_per_second": BLOCK / (ends[last - 1] - start), "driver_mib": driver, "ray_mib": ray})
+        rate = (last - first) / (ends[last - 1] - start)
+        found.append({"trials": last, "trials_per_second": rate, "driver_mib": driver, "ray_mib": ray})
     return found
 
 
@@ -187,7 +190,7 @@ def markdown(report: dict) -> str:
         f"{other['driver_mib']:.0f} | {other['ray_mib']:.0f} |"
         for one, other in zip(serial, ray, strict=True)
     ]
-    said = "Each line is the 200 trials before it; memory is resident, of Ray's processes summed."
+    said = f"Each line is the {serial[0]['trials']} trials before it, or what is left; memory is resident, of Ray's processes summed."
     return "\n".join([*lines, "", said, ""])
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from pascal_tree import SPLITS, write_tree
@@ -90,7 +91,7 @@ def test_the_data_set_is_not_written_to_and_its_size_is_told_beforehand(tree: Pa
     opened(tree, said)
     assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
     assert "3 samples, image, semseg, human_parts, saliency, normals" in said[0]
-    with pytest.raises(CacheError, match="inside of the data set"):
+    with pytest.raises(DataError, match="inside of the data set"):
         open_cache(request_of(tree), TASKS, tree / "cache")
     assert not (tree / "cache").exists()
 
@@ -260,7 +261,7 @@ def test_a_broken_file_is_named_and_leaves_no_cache(tree: Path, name: str) -> No
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=name):
         opened(tree)
-    assert [path.suffix for path in (tree.parent / "cache").iterdir()] == [".lock"]
+    assert not list((tree.parent / "cache").iterdir())
     file.write_bytes(whole)
     assert_holds_the_tree(opened(tree), tree)
 
@@ -297,7 +298,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_half_cache(tree: Path, call:
     monkeypatch.setattr(os, call, full)
     with pytest.raises(CacheError, match=r"No space left on device.*bytes are free there: make room"):
         opened(tree)
-    assert [path.suffix for path in (tree.parent / "cache").iterdir()] == [".lock"]
+    assert not list((tree.parent / "cache").iterdir())
     monkeypatch.undo()
     assert_holds_the_tree(opened(tree), tree)
 
@@ -442,3 +443,38 @@ def test_commands_of_data_take_the_directory_once(cli, command: str, given: tupl
     code, _, told = cli("data", command, *given)
     assert code == 2
     assert "--data-root DIR" in told
+
+
+def test_a_waiter_that_opened_a_removed_lock_file_does_not_take_it_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, inside = tmp_path / "train-0", []
+    is_named, answers = cache_module._is_named, []
+
+    def removed_before_the_first_look(lock: filelock.BaseFileLock) -> bool:
+        if not answers:  # between opening and locking, the former holder removed the file, and a third process made another
+            Path(lock.lock_file).unlink()
+            Path(lock.lock_file).touch()
+        answers.append(is_named(lock))
+        return answers[-1]
+
+    monkeypatch.setattr(cache_module, "_is_named", removed_before_the_first_look)
+    with cache_module.locked(name, inside.append):
+        assert answers == [False, True]
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(f"{name}.lock", is_singleton=False).acquire(timeout=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_build_leaves_no_lock_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_build, "write_chunk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opened(tree)
+    assert [path.suffix for path in (tree.parent / "cache").iterdir()] == [".partial"]  # the next build goes on there
+
+
+def test_a_split_with_an_image_missing_is_named_whatever_the_tasks(tree: Path) -> None:
+    (tree / "JPEGImages/2008_000003.jpg").unlink()
+    with pytest.raises(DataError, match=r"image: 1 of 3 files missing.*ids 2008_000003"):
+        open_cache(request_of(tree), None, tree.parent / "cache")

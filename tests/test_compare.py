@@ -8,13 +8,18 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_records import MadeSuite, demo_like_suite, made_method
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.record import RecordError
 from bench.report import make_report
 from bench.report.compare import compare_results
 from bench.report.export import export
+from bench.report.loading import load_results
+from bench.report.stats import row_frame
 
 ROOT = Path(__file__).parent.parent
 
@@ -83,7 +88,7 @@ def test_an_export_reports_elsewhere_with_the_same_table(tmp_path: Path) -> None
     make_report(directory)
     (directory / "checkpoints").mkdir()
     (directory / "checkpoints" / "state.pt").write_bytes(b"large")
-    names = export(directory, tmp_path / "made.zip")
+    names = export(directory, tmp_path / "made.zip").names
     assert {"constraints.txt", "LICENSE", "CITATION.cff", "README.txt", "results/made/plan.json", "results/made/report.html"} <= set(names)
     assert not any("checkpoints" in name for name in names)
     first = (tmp_path / "made.zip").read_bytes()
@@ -97,3 +102,29 @@ def test_an_export_reports_elsewhere_with_the_same_table(tmp_path: Path) -> None
     command = [sys.executable, str(ROOT / "run_suite.py"), "report", "made", "--results", str(elsewhere / "results"), "--strict", "-q"]
     subprocess.run(command, cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     assert (elsewhere / "results/made/table.csv").read_bytes() == (directory / "table.csv").read_bytes()
+
+
+def test_an_export_goes_on_at_damage_names_it_and_reports_elsewhere(tmp_path: Path) -> None:
+    directory = demo_like_suite(seeds=(0,)).write(tmp_path / "results" / "made")
+    lost, garbled = sorted((directory / "records").glob("*.json"))[:2]
+    lost.write_text('{"run_id": "cut sh')
+    garbled.write_text(garbled.read_text().replace('"metrics": {', '"metrics": [{', 1))
+    target = tmp_path / "made.zip"
+    done = CliRunner().invoke(app, ["export", "made", "--results", str(tmp_path / "results"), "--out", str(target)])
+    assert done.exit_code == 0, done.output
+    assert lost.name in done.output
+    assert "lies under damaged/" in done.output
+    with zipfile.ZipFile(target) as archive:
+        names = set(archive.namelist())
+        assert {f"damaged/records/{path.name}" for path in (lost, garbled)} <= names
+        assert not {f"results/made/records/{path.name}" for path in (lost, garbled)} & names
+        assert archive.read(f"damaged/records/{lost.name}") == lost.read_bytes()
+        assert lost.name in archive.read("damaged/README.txt").decode()
+        assert "2 damaged files" in archive.read("README.txt").decode()
+        archive.extractall(tmp_path / "elsewhere")
+    elsewhere = load_results(tmp_path / "elsewhere" / "results" / "made")
+    assert not elsewhere.damaged
+    here = load_results(directory)
+    assert [record["run_id"] for record in elsewhere.records] == [record["run_id"] for record in here.records]
+    rows = [row_frame(results.plan, results.records) for results in (here, elsewhere)]
+    pd.testing.assert_frame_equal(*rows)

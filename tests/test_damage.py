@@ -10,10 +10,11 @@ from made_records import MadeSuite, demo_like_suite
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.record import RecordError, write_record
+from bench.plan import to_do as to_do_path
+from bench.record import RecordError, read_trusted, write_record
 from bench.report import make_report
 from bench.report.loading import load_results
-from bench.status import suite_status
+from bench.status import remarks, suite_status
 
 
 def _truncated(path: Path) -> str:
@@ -106,8 +107,38 @@ def test_records_that_are_whole_give_the_same_numbers(suite: MadeSuite, broken: 
 def test_strict_refuses_and_status_counts_the_damage(broken: tuple[Path, dict[str, str]]):
     with pytest.raises(RecordError, match="damaged: records/"):
         make_report(broken[0], strict=True)
-    counted = " ".join(row["not_ok"] for row in suite_status(broken[0]))
-    assert counted.count("damaged") == len(DAMAGES) - 1  # one is sound, but of another cell
+    counted = [int(part.split()[0]) for row in suite_status(broken[0]) for part in row["not_ok"].split(", ") if "damaged" in part]
+    assert sum(counted) == len(DAMAGES) - 1 + 2  # one is sound, but of another cell; two have damaged arrays
+    named = "\n".join(remarks(broken[0]))
+    assert all(name in named for name, why in broken[1].items() if "elsewhere" not in why)
+
+
+def test_arrays_that_a_record_names_and_that_are_gone_are_named(tmp_path: Path):
+    suite = demo_like_suite(seeds=(0,))
+    directory = suite.write(tmp_path / "made")
+    record = write_record(directory / "records", suite.records[0], {"id": np.arange(9)})
+    record.with_suffix(".npz").unlink()
+    assert load_results(directory).damaged == {f"records/{record.stem}.npz": "missing, though its record names it"}
+    assert "missing, though its record names it" in "\n".join(remarks(directory))
+    assert "missing, though its record names it" in read_trusted(record)[1]
+
+
+def test_a_record_of_an_older_schema_is_named_and_one_that_only_claims_to_be_is_not_trusted(tmp_path: Path):
+    suite = demo_like_suite(seeds=(0,))
+    directory = suite.write(tmp_path / "made")
+    older, edited = (directory / "records" / f"{record['run_id']}.json" for record in suite.records[:2])
+    whole = {key: value for key, value in json.loads(older.read_text()).items() if key not in ("kind", "log_tail", "launch")}
+    older.write_text(json.dumps(whole | {"schema_version": 1}))
+    _changed(edited, schema_version=1, kind="accuracy")
+    told = []
+    to_do = [to_do_path(path, frozenset(), None, told.append) for path in (older, edited)]
+    named = f"Written in schema 1, read as schema 2; the files stay as they are: {older.stem}."
+    assert (to_do, told[0]) == ([False, True], named)
+    assert "schema_version is 1, but it holds kind" in told[1]
+    assert edited.name in {path.name for path in (directory / "records" / "set_aside").iterdir()}
+    assert remarks(directory) == [named]
+    make_report(directory)
+    assert f"- {named}" in (directory / "table.md").read_text().splitlines()
 
 
 def test_claims_name_the_damage_and_go_on(broken: tuple[Path, dict[str, str]]):

@@ -1,5 +1,6 @@
 """The doctor must find what is wrong with a machine, a data root or a weights file, and never raise."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,11 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bench.data import doctor
+from bench.data.contents import stamp_of
 from bench.data.doctor import Finding, check_data_root, check_weights, diagnose
 from bench.data.doctor_tree import SHOWN
-from bench.data.layout import PASCAL_MT, find_files
+from bench.data.layout import PASCAL_MT, DataError, find_files
+from bench.data.pascal_context import PascalContext
 from bench.data.pascal_files import VALID_CONTEXT_IDS
-from bench.data.scan import scan
+from bench.data.scan import disagreeing, scan
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 
 
@@ -279,3 +282,62 @@ def test_normals_of_any_length_are_vectors(tmp_path: Path) -> None:
 
 def test_plausible_depth_is_told_in_metres(tmp_path: Path) -> None:
     assert by_subject(check_data_root(write_nyud_tree(tmp_path / "N")), "ok")["train depth values"].message.startswith("metres: median 4.")
+
+
+def test_labels_of_a_truncated_image_are_checked_on_their_own_against_its_header(tree: Path) -> None:
+    image = tree / "JPEGImages/2008_000001.jpg"
+    image.write_bytes(image.read_bytes()[:-30])
+    write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, np.ones((2, 2)), [("head", np.ones((2, 2)))])])
+    Image.fromarray(np.zeros((31, 41), np.uint8)).save(tree / "sal_distill/2008_000001.png")
+    failed = [f.message for f in check_data_root(tree) if f.status == "fail"]
+    assert len(failed) == 3
+    assert any("human_parts/2008_000001.mat is 2 x 2 (rows x columns), its image 30 x 41" in message for message in failed)
+    assert any("sal_distill/2008_000001.png is 31 x 41" in message for message in failed)
+
+
+def test_labels_of_an_image_of_unknown_size_are_checked_against_one_another(tree: Path) -> None:
+    (tree / "JPEGImages/2008_000001.jpg").write_bytes(b"")
+    (tree / "JPEGImages/2008_000003.jpg").unlink()
+    write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, np.ones((30, 42)), [("head", np.ones((30, 42)))])])
+    (tree / "human_parts/2008_000003.mat").write_bytes(b"no matlab")
+    failed = by_subject([f for f in check_data_root(tree) if f.status == "fail" and "human_parts" in f.message])
+    assert failed.keys() == {"train content"}
+    broken = [f.message for f in check_data_root(tree) if f.subject == "train content" and f.status == "fail"]
+    assert len(broken) == 3
+    assert any("2008_000001.mat: the labels of the image" in text and "human_parts 30 x 42" in text for text in broken)
+    assert any("2008_000003.mat" in text for text in broken)
+
+
+def test_masks_of_one_file_that_disagree_are_found_without_the_image(tree: Path) -> None:
+    (tree / "JPEGImages/2008_000001.jpg").write_bytes(b"")
+    write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, np.ones((30, 41)), [("head", np.ones((30, 40)))])])
+    assert any("is 30 x 40 (rows x columns), a mask before it 30 x 41" in f.message for f in check_data_root(tree))
+
+
+def test_where_no_size_is_that_of_most_every_label_is_named() -> None:
+    found = disagreeing({"semseg": "a.png", "normals": "b.png"}, {"semseg": (3, 4), "normals": (4, 4)})
+    assert [modality for modality, _ in found] == ["semseg", "normals"]
+    assert not disagreeing({"semseg": "a.png"}, {"semseg": (3, 4)})
+
+
+def test_what_is_no_regular_file_is_named_and_nothing_waits_for_it(tree: Path) -> None:
+    for name in ("JPEGImages/2008_000001.jpg", "human_parts/2008_000003.mat", "sal_distill/2008_000005.png"):
+        (tree / name).unlink()
+        os.mkfifo(tree / name)
+    (tree / "normals_distill/2008_000001.png").unlink()
+    (tree / "normals_distill/2008_000001.png").mkdir()
+    failed = [f.message for f in check_data_root(tree) if f.status == "fail"]
+    assert len(failed) == 4
+    assert all("no regular file" in message for message in failed)
+    with pytest.raises(DataError, match="no regular file"):
+        stamp_of(PascalContext(tree, "train"))
+
+
+def test_a_picture_of_absurd_size_and_a_cut_header_of_an_array_are_named(tree: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # the images have more than twice as many
+    assert len([f for f in check_data_root(tree) if "exceeds limit" in f.message]) > 4
+    root = write_nyud_tree(tmp_path / "NYUD_MT")
+    file = root / "depth/0003.npy"
+    file.write_bytes(file.read_bytes().replace(b"}", b" ", 1))
+    failed = [f.message for f in check_data_root(root) if f.status == "fail" and "0003.npy" in f.message]
+    assert len(failed) == 1

@@ -13,7 +13,9 @@ from made_panels import add_panels
 from made_records import MadeSuite, demo_like_suite, made_method
 
 from bench.report import make_report
-from bench.report.page.facts import row_command, trial_command
+from bench.report.footnotes import damage_notes
+from bench.report.page.assets import packed
+from bench.report.page.facts import facts, row_command, trial_command
 from bench.report.stats import pareto_front, row_frame
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,6 +25,7 @@ needs_browser = pytest.mark.skipif(
 )
 EVIL = "<img src=x onerror=\"document.title='broken'\"> & [r*]"
 LIMIT_BYTES = 8_000_000
+PAGES_AT_MOST = 12
 
 
 def hard_suite() -> MadeSuite:
@@ -312,5 +315,43 @@ def test_printing_leaves_controls_out_and_keeps_table_figures_and_notes(chromium
     heads = [head.text for head in chromium.find_elements("css selector", "#results thead th")]
     printed = chromium.execute_script("return [...document.querySelectorAll('.print-only thead th')].map((head) => head.textContent)")
     assert {head.strip() for head in heads} <= set(printed)
+    chromium.execute_script("window.dispatchEvent(new Event('beforeprint'))")
     pdf = base64.b64decode(chromium.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    chromium.execute_script("window.dispatchEvent(new Event('afterprint'))")
     assert pdf.startswith(b"%PDF")
+    assert 5 < len(re.findall(rb"/Type\s*/Page\b", pdf)) <= PAGES_AT_MOST  # sections follow each other, no half-empty sheets
+
+
+@needs_browser
+def test_intervals_of_many_rows_are_off_until_asked_for_and_the_page_says_so(chromium, page: Path, tmp_path: Path):
+    data = embedded(page)
+    data["rows"] *= 5
+    assert len(data["rows"]) > 80
+    text = page.read_text(encoding="utf-8")
+    many = tmp_path / "many.html"
+    again = f'id="data">{packed(json.dumps(data).encode())}<'
+    many.write_text(re.sub(r'id="data">[^<]*<', lambda _: again, text), encoding="utf-8")
+
+    def drawn() -> bool:
+        return chromium.execute_script("return document.querySelector('#pareto-plot').data.some((trace) => trace.error_y?.array?.length)")
+
+    opened(chromium, page)
+    assert drawn()
+    assert "off at first" not in chromium.find_element("css selector", "#pareto-note").text
+    opened(chromium, many)
+    assert not drawn()
+    assert (
+        f"{len(data['rows'])} rows would cover the points and are off at first"
+        in chromium.find_element("css selector", "#pareto-note").text
+    )
+    chromium.execute_script("document.querySelector('#pareto-bars').click()")
+    assert drawn()
+
+
+def test_the_page_names_twenty_damaged_files_and_how_many_there_are(suite: MadeSuite):
+    damaged = {f"records/r{place}.json": "cut short" for place in range(50)}
+    rows = row_frame(suite.plan(), suite.records)
+    said = [text for _, answers in facts(suite.plan(), suite.records, rows, damaged) for text in answers if "amaged" in text]
+    assert said == [*damage_notes(damaged)[:20], said[-1]]
+    assert said[-1].startswith("50 files are damaged; the first 20")
+    assert len(damage_notes(damaged)) == 50

@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_records import demo_like_suite
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from bench.report import make_report, plots
+from bench.report.plots.labels import place_labels
 from bench.report.plots.training_curves import draw_training_curves, loss_numbers
 from bench.report.stats import row_frame
-from bench.report.style import family_styles, render
+from bench.report.style import family_styles, legend_columns, new_figure, render
 from bench.tasks import TASK_NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,8 @@ EVIDENCE = [
     "claims.csv",
     "claims.md",
     "fronts.md",
+    "iso.md",
+    "pairs.md",
     "table.html",
 ]
 FILES = ["table.csv", "table.md", "table.tex", "summary.md", "report.html", *EVIDENCE] + [
@@ -107,6 +111,28 @@ def test_the_legend_of_the_training_curves_stays_on_the_page() -> None:
     assert legend.x0 >= 0
     assert legend.x1 <= figure.bbox.x1
     assert legend.y0 >= 0
+
+
+def test_labels_and_legends_of_many_long_names_stay_apart_and_on_the_page() -> None:
+    generator, names = np.random.default_rng(1), [f"Shared LoRA + the trainable rest at r={place}" for place in range(90)]
+    figure = new_figure(7.0, 4.2)
+    axes = figure.add_subplot()
+    x, y = generator.uniform(0, 1, (2, 90))
+    axes.plot(x, y, "o")
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    place_labels(axes, x=x, y=y, texts=names, colors=["black"] * 90, size=6.5)
+    figure.canvas.draw()
+    boxes = [Text.get_window_extent(text).padded(-1) for text in axes.texts]
+    assert 10 < len(boxes) < 90  # there is no room for all, and none lies on another
+    assert not any(box.overlaps(other) for place, box in enumerate(boxes) for other in boxes[place + 1 :])
+    for labels in (names[:12], ["LoRA", "MTLoRA"] * 5, ["x" * 70, "LoRA"]):
+        page = new_figure(7.0, 4.0)
+        handles = [Line2D([], [], label=label) for label in labels]
+        legend = page.legend(handles=handles, loc="outside lower center", ncols=legend_columns(labels), frameon=False, fontsize=7)
+        page.canvas.draw()
+        assert 0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= page.bbox.x1
+    assert legend_columns(["LoRA", "MTLoRA"] * 5) == 4
 
 
 def test_the_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from made_records import demo_like_suite
 
 from bench.report import make_report
@@ -51,6 +52,23 @@ def test_the_curves_show_every_setting_against_the_choice(tmp_path: Path):
     assert sensitivity_numbers(tmp_path / "none.json", {}).empty
     figure = draw_sensitivity(numbers, {}, title="Made")
     assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"chosen", "diverged or failed"}
+
+
+def test_each_setting_has_one_mark_also_where_it_was_stopped_far_below_the_best(tmp_path: Path):
+    plan = demo_like_suite().plan()
+    tuning = made_tuning(plan)
+    row = next(row for row in tuning["rows"] if row["label"] == "LoRA (r=4)")
+    row["settings"] += [setting(4, 2e-3, 100.0, "stopped", scale=32.0), setting(5, 5e-3, 90.0, scale=64.0)]
+    (tmp_path / "tuning.json").write_text(json.dumps({"rows": [row]}))
+    figure = draw_sensitivity(sensitivity_numbers(tmp_path / "tuning.json", {row["label"]: "LoRA"}), {}, title="Made")
+    axes, marks = figure.axes[0], {}
+    for line in axes.lines:
+        for x in np.asarray(line.get_xdata())[line.get_markevery() if line.get_markevery() is not None else slice(None)]:
+            if line.get_marker() not in ("*", "None"):
+                marks.setdefault(float(x), []).append((line.get_marker(), line.get_markerfacecolor() == "white"))
+    ok, stopped = ("o", False), ("o", True)
+    below, stopped_below, lost = ("v", False), ("v", True), ("x", False)
+    assert marks == {1e-3: [ok], 1e-4: [ok], 3e-3: [stopped], 1e-2: [lost], 2e-3: [stopped_below], 5e-3: [below]}
 
 
 def test_a_report_draws_the_curves_and_claims_no_tuning_for_a_plan_that_is_not_tuned(tmp_path: Path):

@@ -18,6 +18,7 @@ from bench.status import slot_shares
 from bench.storage import plain_name, printed_to, refuse, set_aside, tail, write_atomically
 from bench.sweep import lock
 from bench.sweep.room import RoomError, gpu_share, longest_first, require_room
+from benchmarks.sweep import blocks
 
 REPOSITORY = Path(__file__).parent.parent
 VALUES = {"semseg": 67.21}
@@ -182,6 +183,15 @@ def test_the_share_of_a_gpu_holds_the_peak_with_a_margin():
 def test_the_longest_trial_starts_first_and_equal_ones_by_name():
     jobs = [{"run_id": name, "config": {"recipe": {"epochs": 3}, "tasks": ["x"]}} for name in "dacb"]
     assert [job["run_id"] for job in longest_first(jobs, {"a": 1.0, "b": 5.0, "c": 5.0})] == ["b", "c", "a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("trials", "ends"), [(2000, [200 * i for i in range(1, 11)]), (100, [10 * i for i in range(1, 11)]), (7, range(1, 8))]
+)
+def test_the_benchmark_of_the_sweep_has_blocks_for_any_number_of_trials(trials: int, ends: list[int]):
+    found = blocks(0.0, [0.5 * (i + 1) for i in range(trials)], [(0.0, 1.0, 2.0)])
+    assert [block["trials"] for block in found] == list(ends)
+    assert {round(block["trials_per_second"], 9) for block in found} == {2.0}
 
 
 def test_time_between_two_trials_of_a_slot_is_overhead():

@@ -1,19 +1,24 @@
 """Tables a reviewer may hold against us: real TeX, ours beside published, iso-cost rows, held-out selection, refusals."""
 
+import io
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_records import REFERENCE, MadeSuite, demo_like_suite, made_method
 
 from bench.record import RecordError
 from bench.report import make_report
 from bench.report.evidence import evidence_files
+from bench.report.evidence_text import pairs_markdown
 from bench.report.footnotes import footnotes
 from bench.report.iso import between, iso_frame
 from bench.report.latex import to_latex
+from bench.report.page import to_markup
 from bench.report.published import against_published_reference, comparison, is_comparable, published_table
 from bench.report.seeds import delta_m
 from bench.report.stats import row_frame
@@ -51,13 +56,20 @@ def test_published_numbers_stand_beside_ours_with_difference_and_mark() -> None:
     ours = delta_m({"semseg": 67.9, "human_parts": 59.84, "saliency": 60.0, "normals": 16.6}, REFERENCE)
     assert lines.loc[("MTLoRA (r=64)", "delta_m"), "ours"] == pytest.approx(ours)
     table = published_table(comparison(rows), title="t")
-    line = table.cells.set_index("Method").loc["Adapter"]
-    assert line["SemSeg mIoU published"] == f"69.21{DAGGER}"
+    line = table.cells.set_index(["Method", "Quantity"]).loc[("Adapter", "SemSeg mIoU")]
+    low, high = (lines.loc[("Adapter", "semseg_miou"), end] for end in ("low", "high"))
+    assert line["Published"] == f"69.21{DAGGER}"
+    assert line["Ours [95 %]"] == f"67.90 [{low:.2f}, {high:.2f}]"
+    assert line["Ours − published"] == "−1.31"
+    assert line["Inside"] == "no"
     assert f"*69.21{DAGGER}*" in to_markdown(table)
+    assert f"<em>69.21{DAGGER}</em>" in to_markup(to_markdown(table))  # grey on the page, see page.css
     assert r"\itshape" in to_latex(table, label="x")
     assert "class='recalled'" in to_html(table)
     assert "Adapter" not in set(comparison(rows, primary_only=True)["label"])
-    assert table.bold.set_index(table.cells["Method"]).loc["MTLoRA (r=64)", "Saliency mIoU ours − published"]
+    inside = table.cells.set_index(["Method", "Quantity"])["Inside"]
+    assert inside[("MTLoRA (r=64)", "SemSeg mIoU")] == "yes"
+    assert list(table.bold["Ours − published"]) == [text == "no" for text in inside]
 
 
 def test_rendered_data_are_not_held_against_published_numbers(tmp_path: Path) -> None:
@@ -74,6 +86,9 @@ def test_one_seed_says_nothing_about_inside() -> None:
     suite = pascal_suite(seeds=(1,))
     rows = row_frame(suite.plan(), suite.records, published=against_published_reference)
     assert comparison(rows)["inside"].isna().all()
+    table = published_table(comparison(rows), title="t")
+    assert set(table.cells["Inside"]) <= {"one seed", "—"}
+    assert not table.bold.any(axis=None)
 
 
 def test_the_held_out_selection_is_a_second_column() -> None:
@@ -150,3 +165,30 @@ def test_the_latex_tables_compile(tmp_path: Path, many: bool) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 5000
+
+
+def test_equal_cost_front_chances_and_tests_are_printed_with_a_reading_guide(tmp_path: Path) -> None:
+    suite = demo_like_suite(seeds=(0, 1, 2))
+    suite.add(made_method("far", "Far", None, None, label="Far | ahead"), {s: dict(REFERENCE) for s in (0, 1, 2)})
+    rows = row_frame(suite.plan(), suite.records)
+    files = evidence_files(suite.plan(), suite.records, rows, main_table(rows, tasks=suite.tasks, title="t"), tmp_path)
+    frames = {name: pd.read_csv(io.StringIO(files[name])) for name in ("iso_params.csv", "fronts.csv", "pairs.csv")}
+    for name, per_table in (("iso.md", 1), ("fronts.md", 3), ("pairs.md", 1)):
+        assert files[name].count("How to read:") == per_table
+        assert to_markup(files[name]).count("<table>") >= 2
+    first = frames["iso_params.csv"].iloc[0]
+    assert f"{first['difference']:+.2f} [{first['low']:+.2f}, {first['high']:+.2f}]".replace("-", "−") in files["iso.md"]
+    far = frames["fronts.csv"].query("label == 'Far | ahead' and axis == 'params'").iloc[0]
+    assert f"| Far \\| ahead | **{far['front_probability']:.2f}**" in " ".join(files["fronts.md"].split())
+    apart = frames["pairs.csv"].query("adjusted < 0.05")
+    assert 0 < len(apart) == len(re.findall(r"\*\*[+−][^*]*, p [<=] [\d.]+\*\*", files["pairs.md"]))
+
+
+def test_long_evidence_is_cut_and_says_where_the_rest_is() -> None:
+    frame = pd.DataFrame({"label": [f"row {i}" for i in range(70)], "minus": "best", "quantity": "delta_m", "resampled": "seeds"})
+    frame = frame.assign(difference=1.0, low=0.5, high=1.5, adjusted=[0.2] * 69 + [np.nan])
+    text = pairs_markdown(frame)
+    assert "row 59 " in text
+    assert "row 60 " not in text
+    assert "10 further lines are in `pairs.csv`" in text
+    assert "+1.00, no test" in pairs_markdown(frame.tail(1))

@@ -180,9 +180,11 @@ def test_a_second_tune_runs_nothing_and_a_larger_budget_only_what_is_new(tuned: 
     before = {path: path.stat().st_mtime_ns for path in (results / "tiny/tuning/records").iterdir()}
     tune(results, 2)
     assert before == {path: path.stat().st_mtime_ns for path in (results / "tiny/tuning/records").iterdir()}
-    (results / "tiny/tuning/records" / f"{read_outcome(results / 'tiny')['rows'][1]['settings'][0]['run_ids'][0]}.json").unlink()
-    outcome = tune(results, 3, only="Decoders only")  # a trial that was lost, and a third setting
-    after = {path: path.stat().st_mtime_ns for path in (results / "tiny/tuning/records").iterdir()}
+    damaged = results / "tiny/tuning/records" / f"{read_outcome(results / 'tiny')['rows'][1]['settings'][0]['run_ids'][0]}.json"
+    damaged.write_text("{")
+    outcome = tune(results, 3, only="Decoders only")  # a trial whose record is set aside, and a third setting
+    assert (damaged.parent / "set_aside" / damaged.name).read_text() == "{"
+    after = {path: path.stat().st_mtime_ns for path in (results / "tiny/tuning/records").glob("*.json")}
     assert sum(before.get(path) != stamp for path, stamp in after.items()) == 2
     assert [setting["status"] for setting in outcome["rows"][0]["settings"]] == ["ok"] * 3
     assert not outcome["complete"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Quiet, Results, SuiteName, console, show_rows
+from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, Json, Quiet, Results, SuiteName, console, outside_of_data, show_rows
 from bench.storage import plain_name
 
 SuiteDir = Annotated[Path, typer.Argument(help="A suite's results: the folder with plan.json and records.")]
@@ -56,16 +56,19 @@ def claims(suite: SuiteName, results: Results = DEFAULT_RESULTS, as_json: Json =
 def export(
     suite: SuiteName,
     results: Results = DEFAULT_RESULTS,
-    out: Annotated[Path | None, typer.Option(help="The zip file; else DIR/SUITE.zip.", metavar="FILE")] = None,
+    out: Annotated[Path | None, typer.Option(help="The zip file; else DIR/SUITE.zip.", metavar="FILE", callback=outside_of_data)] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Pack records, plan, tables, figures, page and what is needed to read and cite them into one zip."""
+    """Pack records, tables, figures, page and what is needed to read and cite them into one zip; damaged files go under `damaged/`."""
     from bench.report.export import export as pack
+    from bench.report.footnotes import damage_notes
 
     target = out or results / f"{suite}.zip"
-    names = pack(results / plain_name(suite, "suite"), target)
+    made = pack(results / plain_name(suite, "suite"), target)
+    for note in damage_notes(made.damaged):
+        console.print(f"{note} In the zip it lies under damaged/.", style="red", markup=False, highlight=False, soft_wrap=True)
     if not quiet:
-        console.print(f"{target}: {len(names)} files, {target.stat().st_size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
+        console.print(f"{target}: {len(made.names)} files, {target.stat().st_size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
 
 
 def _plain(frame: Any) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from bench.cli.ledger import show_ledger
-from bench.cli.options import Json, Quiet, SuiteName, console, show_rows
+from bench.cli.options import Json, Quiet, SuiteName, console, outside_of_data, show_rows
 from bench.cli.steps import Steps
 
 
@@ -52,7 +52,9 @@ def evaluate(
 
 
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Directory for weights and manifest.", metavar="DIR")] = Path("bench/assets"),
+    out: Annotated[Path, typer.Option(help="Directory for weights and manifest.", metavar="DIR", callback=outside_of_data)] = Path(
+        "bench/assets"
+    ),
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
     images: Annotated[int, typer.Option(help="Images to train on.")] = 50_000,
     held_out: Annotated[int, typer.Option(help="Images to measure the source accuracy on.")] = 2_000,

@@ -24,12 +24,26 @@ class Executor(StrEnum):
 
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite; see `list suites`.")]
-Results = Annotated[Path, typer.Option(help="Directory of the results; a suite's own are in DIR/SUITE.", metavar="DIR")]
+
+
+def outside_of_data(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
+    """Refuse a place of output inside of a data set, before the command does anything."""
+    from bench.data.untouched import refuse_inside
+
+    return None if path is None else refuse_inside(path, option=parameter.opts[0])
+
+
+Results = Annotated[
+    Path, typer.Option(help="Directory of the results; a suite's own are in DIR/SUITE.", metavar="DIR", callback=outside_of_data)
+]
 DataRoot = Annotated[Path | None, typer.Option(help="A PASCAL_MT directory instead of the suite's synthetic data.", metavar="DIR")]
 Weights = Annotated[
     Path | None, typer.Option(help="Weights of the backbone (.safetensors or .pth) instead of the suite's.", metavar="FILE")
 ]
-CacheDir = Annotated[Path | None, typer.Option(help="Directory of the prepared caches; by default `cache` in the results.", metavar="DIR")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Directory of the prepared caches; by default `cache` in the results.", metavar="DIR", callback=outside_of_data),
+]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the suite's, for instance 0,1,2.")]
 Tuned = Annotated[bool, typer.Option("--tuned", help="Use the settings that `tune SUITE` chose; needs a complete tune.")]
 HeldOut = Annotated[

@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli.options import DEFAULT_RESULTS, OK, SOME_FAILED, DataRoot, Json, Quiet, Results, SuiteName, Weights, console, show_rows
+from bench.cli.options import (
+    DEFAULT_RESULTS,
+    OK,
+    SOME_FAILED,
+    DataRoot,
+    Json,
+    Quiet,
+    Results,
+    SuiteName,
+    Weights,
+    console,
+    outside_of_data,
+    show_rows,
+)
 from bench.storage import plain_name
 
 
@@ -43,7 +56,9 @@ def reproduce(
     suite: Annotated[str | None, typer.Option(help="The suite, where several hold the trial.", metavar="NAME")] = None,
     data_root: DataRoot = None,
     weights: Weights = None,
-    keep: Annotated[Path | None, typer.Option(help="Keep the new record in this directory.", metavar="DIR")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the new record in this directory.", metavar="DIR", callback=outside_of_data)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

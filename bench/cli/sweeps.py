@@ -170,7 +170,7 @@ def status(
     quiet: Quiet = False,
 ) -> None:
     """Show which trials, also of a tune, have a record, which failed, run and are missing, and what slots did beside training."""
-    from bench.status import TUNING, log_tail, overhead, suite_status, tuning_status
+    from bench.status import TUNING, log_tail, overhead, remarks, suite_status, tuning_status
 
     directory = results / plain_name(suite, "suite")
     if tail is not None:
@@ -179,14 +179,16 @@ def status(
     tuning = tuning_status(directory)
     rows = [] if tuning and not (directory / "plan.json").exists() else suite_status(directory)
     spent = {"slots": overhead(directory), TUNING: overhead(directory / TUNING) if tuning else None}
+    remarked = remarks(directory) + remarks(directory / TUNING)
     if as_json:
         of_tune = {"rows": tuning, "slots": spent[TUNING]} if tuning else None
-        print(json.dumps({"rows": rows, "slots": spent["slots"], TUNING: of_tune}, indent=1, ensure_ascii=False))
+        print(json.dumps({"rows": rows, "slots": spent["slots"], TUNING: of_tune, "remarks": remarked}, indent=1, ensure_ascii=False))
     elif not quiet:
         show_status(rows, spent["slots"])
         if tuning:
             print("\nTuning:" if rows else "Tuning (the suite itself has not been run here):")
             show_status(tuning, spent[TUNING])
+        print("\n".join(remarked), end="\n" if remarked else "")
     done = all(row["ok"] == row["trials"] for row in rows) if rows else not any(row["missing"] for row in tuning)
     raise typer.Exit(OK if done else SOME_FAILED)
 

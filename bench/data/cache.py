@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,7 +34,9 @@ from bench.data.cache_build import Job, build
 from bench.data.cache_index import Index, read_index, replace_index
 from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, plan_layout, read_manifest
 from bench.data.contents import Sources, changed_files, content_of
+from bench.data.layout import DataError
 from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
+from bench.data.untouched import refuse_inside
 from bench.heartbeat import beat
 from bench.tasks import TASKS
 
@@ -106,9 +109,8 @@ def open_cache(
         CacheError: The cache cannot be written; the message says how much room it takes and what to do.
         DataError: A file of the data set is missing or broken.
     """
-    cache_dir, root = Path(cache_dir).resolve(), Path(request.root).resolve()
-    if cache_dir.is_relative_to(root):
-        raise CacheError(f"the cache directory {cache_dir} lies inside of the data set {root}, which is never written to; give another")
+    cache_dir = Path(cache_dir).resolve()
+    refuse_inside(cache_dir, request.root, option="the cache directory")
     dataset = request.opener(available_tasks(request.opener, tasks or ()))
     tasks = dataset.tasks if tasks is None else tasks
     sources, settings = Sources(dataset, progress), settings_of(request, dataset)
@@ -199,19 +201,27 @@ def available_tasks(opener: Opener, needed: tuple[str, ...]) -> tuple[str, ...]:
     """List the tasks whose files the split has, in the order of the task table.
 
     Raises:
-        DataError: Those of a task in `needed` are missing.
+        DataError: Those of a task in `needed` are missing, or there is no task whose files are all there.
     """
     if needed:
         opener(needed)
 
+    refused: list[DataError] = []
+
     def there(task: str) -> bool:
         try:
             opener((task,))
-        except ValueError:  # DataError: files are missing; a plain one: the data set knows no such task
+        except DataError as error:  # files are missing
+            refused.append(error)
+            return False
+        except ValueError:  # the data set knows no such task
             return False
         return True
 
-    return tuple(task for task in TASKS if task in needed or there(task))
+    found = tuple(task for task in TASKS if task in needed or there(task))
+    if not found and refused:
+        raise refused[0]
+    return found
 
 
 def settings_of(request: Request, dataset: RawSamples) -> str:
@@ -255,11 +265,19 @@ def _mapped(directory: Path, name: str, layout: Layout, expected: list[int]) -> 
 
 @contextlib.contextmanager
 def locked(name: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of the caches of one kind, see `Request.kind`; say so when that means to wait."""
+    """Hold the lock of the caches of one kind, see `Request.kind`; say so when that means to wait.
+
+    Its file is removed by who holds it, however the block ends; a killed process leaves it, empty, for the next holder to remove.
+    """
+    # No race: the file is unlinked while the lock is held, so that nobody else is inside. A process that opened the file before and locks
+    # it afterwards holds a file that its name no longer leads to, while another may lock a new file of that name; it notices by comparing
+    # the two, and begins again. Who passes the comparison holds the file of that name, which nobody but its holder removes.
     lock, waiting = filelock.FileLock(f"{name}.lock"), False
     while not lock.is_locked:
         try:
             lock.acquire(timeout=WAIT_SECONDS if waiting else 0)
+            if not _is_named(lock):
+                lock.release()
         except filelock.Timeout:
             if not waiting:
                 say(f"waiting for another process that builds {name}")
@@ -268,4 +286,14 @@ def locked(name: Path, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):  # a directory that cannot be written any more: an empty file is left
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def _is_named(lock: filelock.BaseFileLock) -> bool:
+    """Whether the file that a lock holds is the one that its name leads to now."""
+    try:
+        return os.path.samestat(os.fstat(lock._context.lock_file_fd), os.stat(lock.lock_file))
+    except FileNotFoundError:
+        return False

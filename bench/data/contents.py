@@ -7,6 +7,7 @@ spares the reading; one that differs says nothing about the bytes, so that they 
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -142,9 +143,12 @@ def changed_files(before: Digests, now: Digests, ids: Sequence[str]) -> str:
 
 def _stat(path: str) -> os.stat_result:
     try:
-        return os.stat(path)
+        state = os.stat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise DataError(f"{path} cannot be read: it is a directory, a pipe or a device and no regular file; replace it")
+    return state
 
 
 def _unreadable(path: str, error: OSError) -> DataError:

@@ -15,6 +15,7 @@ from bench.data.contact_sheet import CLASS_NAMES, SHOWN, contact_sheet, spaced, 
 from bench.data.layout import SPLITS, DataError, layout_of
 from bench.data.reader import RawSplit
 from bench.data.roots import open_split
+from bench.data.untouched import refuse_inside
 from bench.record import write_atomically
 from bench.tasks import DATA_SETS, IGNORE, TASKS
 
@@ -32,9 +33,10 @@ def describe(root: Path, out: Path, *, most: int | None = None, progress: Callab
         The files.
 
     Raises:
-        DataError: Nothing can be read; `doctor` says what is wrong.
+        DataError: Nothing can be read, `doctor` says what is wrong; or `out` lies inside of the data set.
     """
     layout = layout_of(root)
+    refuse_inside(out, root, option="--out")
     splits = {split: open_split(root, split, tasks) for split in SPLITS if (tasks := readable(root, split))}
     if not splits:
         raise DataError(f"{root} holds no complete split; `run_suite.py doctor --data-root {root}` says what is missing")

@@ -10,6 +10,8 @@ from bench.data.findings import Finding
 from bench.data.layout import MANIFEST, SPLITS, DataError, Layout, find_files, first, layout_of, read_split, roots_inside
 from bench.data.normal_values import normals_findings
 from bench.data.scan import ImageScan, scan
+from bench.data.untouched import refuse_inside
+from bench.storage import write_atomically
 from bench.tasks import DATA_SETS
 
 SHOWN = 10
@@ -37,7 +39,12 @@ def check_data_root(
 
     Returns:
         The findings; those with status "fail" stop a run.
+
+    Raises:
+        DataError: `problems` lies inside of the data set.
     """
+    if problems is not None:
+        refuse_inside(problems, root, option="--problems")
     try:
         layout = layout_of(root)
     except DataError as error:
@@ -70,7 +77,7 @@ def check_data_root(
             findings += judged[0]
             lines += [f"{split}\t{task}\t{message}\t{name}" for name, message in judged[1]]
     if problems is not None:
-        problems.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        write_atomically(problems, "".join(f"{line}\n" for line in lines))
         findings.append(Finding("list of problems", "ok", f"{len(lines)} lines in {problems}"))
     return findings
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.data.layout import DataError, fingerprint
 from bench.data.reader import RawSplit
+from bench.data.untouched import refuse_inside
 from bench.record import write_atomically
 from bench.tasks import DATA_SETS, IGNORE
 
@@ -31,10 +32,13 @@ def held_out_ids(train: RawSplit, fraction: float, seed: int, *, store: Path | N
         store: Directory where draws are kept: read from there when the same was drawn before, else written.
 
     Raises:
-        DataError: The split has one image only, a label cannot be read, or a stored draw is damaged: delete that file.
+        DataError: The split has one image only, a label cannot be read, a stored draw is damaged: delete that file; or `store` lies in the
+            data set.
     """
     if len(train) < 2:
         raise DataError(f"{train.root}: a training split of one image has nothing to hold out; leave data.held_out away")
+    if store is not None:
+        refuse_inside(store, train.root, option="the directory of held-out ids")
     path = None if store is None else held_out_file(store, fingerprint(train.root), fraction, seed)
     if path is not None and path.exists():
         return _stored(path, set(train.ids))

@@ -3,10 +3,12 @@
 Labels are numpy arrays beside a PNG of forty classes; arrays are read with `allow_pickle=False`, so that no code comes with the data.
 """
 
+from tokenize import TokenError
+
 import numpy as np
 
 from bench.data.layout import NYUD_MT, DataError
-from bench.data.pascal_files import open_image, read_image, sized
+from bench.data.pascal_files import demand_regular, open_image, read_image, sized
 from bench.data.reader import RawSplit
 from bench.tasks import DATA_SETS
 
@@ -76,9 +78,10 @@ def read_array(path: str, channels: int | None = None) -> np.ndarray:
     Raises:
         DataError: The file is damaged, holds no numbers, or has another shape.
     """
+    demand_regular(path)
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, TokenError) as error:
         raise DataError(f"{path} cannot be read ({error}): it must be a .npy array of numbers; replace it") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
         raise DataError(f"{path} holds no plain array of numbers; replace it")

@@ -5,6 +5,7 @@ Every function checks what it reads, and raises DataError with the file's name; 
 """
 
 import json
+import os
 import struct
 import zlib
 from importlib import resources
@@ -47,6 +48,7 @@ _BROKEN_FILE = (
     struct.error,
     zlib.error,
     MatReadError,
+    Image.DecompressionBombError,
 )
 
 
@@ -113,16 +115,18 @@ def edges_of(context: np.ndarray) -> np.ndarray:
     return thin(cv2.Laplacian(context, cv2.CV_64F) != 0).astype(np.uint8)
 
 
-def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
+def read_human_parts(path: str, size: Size = None) -> np.ndarray:
     """Read PASCAL-Part's nested annotation: uint8 (h, w), the six part groups, background 0; all 255 without a person that has parts.
 
-    Only objects of class 15 with parts count; a later part overwrites an earlier one.
+    Only objects of class 15 with parts count; a later part overwrites an earlier one. Without a size, the first object's mask has it: all
+    masks must agree, and a file without any object gives (0, 0).
     """
-    target = None
+    target, of = None, "its image" if size is not None else "a mask before it"
     try:
         anno = _records(load_mat(path, "anno"))[0]
         for entry in _records(_field(anno, "objects", 1)):
             parts = _records(_field(entry, "parts", 3))
+            size = size or np.shape(_field(entry, "mask", 2))[:2]
             if int(np.ravel(_field(entry, "class_ind", 1))[0]) != PERSON or not parts:
                 continue
             target = np.zeros(size, np.uint8) if target is None else target
@@ -130,14 +134,14 @@ def read_human_parts(path: str, size: tuple[int, int]) -> np.ndarray:
                 name = str(np.ravel(_field(part, "part_name", 0))[0])
                 if name not in PART_GROUP:
                     raise DataError(f"{path}: unknown part {name!r} of a person; known are {', '.join(PART_GROUP)}")
-                target[sized(path, _field(part, "mask", 1), size).astype(bool)] = PART_GROUP[name]
+                target[sized(path, _field(part, "mask", 1), size, of).astype(bool)] = PART_GROUP[name]
     except DataError:
         raise
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: `anno` is not PASCAL-Part's structure (imname, objects(class, class_ind, mask, parts)): {error}"
         ) from error
-    return np.full(size, IGNORE, np.uint8) if target is None else target
+    return np.full(size or (0, 0), IGNORE, np.uint8) if target is None else target
 
 
 def _records(array: np.ndarray) -> list[np.void]:
@@ -159,6 +163,7 @@ def open_image(path: str) -> Image.Image:
     Raises:
         DataError: It is damaged or no image.
     """
+    demand_regular(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -173,6 +178,7 @@ def load_mat(path: str, key: str) -> np.ndarray:
     Raises:
         DataError: It is damaged, of version 7.3, no MATLAB file, or lacks the variable.
     """
+    demand_regular(path)
     try:
         content = scipy.io.loadmat(path, variable_names=[key])
     except NotImplementedError as error:
@@ -184,13 +190,29 @@ def load_mat(path: str, key: str) -> np.ndarray:
     return content[key]
 
 
-def sized(path: str, label: np.ndarray, size: Size) -> np.ndarray:
+def demand_regular(path: str) -> None:
+    """Raise DataError where a path leads to a directory, a pipe or a device: opening a pipe would wait for ever."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{path} cannot be read: it is a directory, a pipe or a device and no regular file; replace it")
+
+
+def header_size(path: str) -> Size:
+    """Return the (h, w) that an image's header tells, which a file cut short still has; None where it has none."""
+    try:
+        demand_regular(path)
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (*_BROKEN_FILE, DataError):
+        return None
+
+
+def sized(path: str, label: np.ndarray, size: Size, of: str = "its image") -> np.ndarray:
     """Return `label`.
 
     Raises:
-        DataError: It has another size than its image.
+        DataError: It has another size than its image, or what else `of` names.
     """
     if size is not None and label.shape[:2] != size:
-        shape, image = " x ".join(map(str, label.shape[:2])), " x ".join(map(str, size))
-        raise DataError(f"{path} is {shape} (rows x columns), its image {image}: a label must have its image's size; replace the file")
+        shape, wanted = " x ".join(map(str, label.shape[:2])), " x ".join(map(str, size))
+        raise DataError(f"{path} is {shape} (rows x columns), {of} {wanted}: a label must have its image's size; replace the file")
     return label

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -28,7 +29,7 @@ class ImageScan(NamedTuple):
         void: By task that can leave pixels out, the share of the pixels without a label.
         depth: What values a file of depth holds, None without one.
         normals: The same of an array of normals.
-        size: Rows and columns, None where the image cannot be read.
+        size: Rows and columns, by the header where the image is cut short; None where there is none.
     """
 
     problems: tuple[tuple[str, str], ...]
@@ -66,32 +67,59 @@ def scan(
 
 
 def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
-    """Read all files of one image, each on its own, so that one broken file hides no other."""
-    problems, labelled, void = [], {}, {}
+    """Read all files of one image, each on its own, so that one broken file hides no other.
+
+    Labels must have the image's size; where no header tells it either, they must have the same size as one another.
+    """
+    problems, labelled, void, shapes = [], {}, {}, {}
     size = depth = normals = None
     if files["image"] is not None:
         try:
             size = pascal_files.read_image(files["image"]).shape[:2]
         except DataError as error:
             problems.append(("image", str(error)))
+            size = pascal_files.header_size(files["image"])
     for modality, read in READERS[layout].items():
         path = files.get(modality)
-        if path is None or (size is None and modality == "human_parts"):
+        if path is None:
             continue
         try:
             label = read(path, size)
         except DataError as error:
             problems.append((modality, str(error)))
             continue
+        if label.size:  # parts of an image of unknown size that shows no object have none
+            shapes[modality] = label.shape[:2]
         for task, has_label in LABELLED[layout].get(modality, {}).items():
             labelled[task] = bool(has_label(label))
         for task, ignored in VOID[layout].get(modality, {}).items():
-            void[task] = float(ignored(label).mean())
+            void[task] = float(ignored(label).mean()) if label.size else 1.0
         if modality == "depth":
             depth = scan_depth(nyud.read_array(path))
         elif read is nyud.read_normals:
             normals = scan_normals(nyud.read_array(path, channels=3))
+    if size is None:
+        problems += disagreeing(files, shapes)
     return ImageScan(tuple(problems), labelled, void, depth, normals, size)
+
+
+def disagreeing(files: Mapping[str, str | None], shapes: Mapping[str, tuple[int, int]]) -> list[tuple[str, str]]:
+    """Name the labels of an image of unknown size that differ from most; all of them where no size is that of most.
+
+    Args:
+        files: Path by modality.
+        shapes: Rows and columns of the labels that could be read, by modality.
+
+    Returns:
+        (modality, message) of each.
+    """
+    counted = Counter(shapes.values()).most_common()
+    if len(counted) < 2:
+        return []
+    usual = counted[0][0] if counted[0][1] > counted[1][1] else None
+    sizes = ", ".join(f"{modality} {height} x {width}" for modality, (height, width) in shapes.items())
+    said = f"the labels of the image, whose own size is not known, differ in size (rows x columns): {sizes}; replace the file"
+    return [(modality, f"{files[modality]}: {said}") for modality, shape in shapes.items() if shape != usual]
 
 
 def _any_class(label: np.ndarray) -> bool:

@@ -26,7 +26,9 @@ SHOWN_EVIDENCE = {
     "claims.md": "Claims of papers, asked of these records",
     "published.md": "Ours beside published",
     "audit.md": "Audit of the published tables",
-    "fronts.md": "Pareto fronts, and robust companions of Δm",
+    "pairs.md": "Tests between rows: every row against the best and the reference",
+    "iso.md": "Methods at equal cost: equal parameters, equal memory",
+    "fronts.md": "Pareto fronts: who is on them and how probably, knee, hypervolume; robust companions of Δm",
 }
 """Files of the evidence that page and summary show, with their headings."""
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bench.report.audit import audit
 from bench.report.claims import answer_claims
+from bench.report.evidence_text import audit_markdown, claims_markdown, fronts_markdown, iso_markdown, pairs_markdown
 from bench.report.iso import iso_frame
 from bench.report.latex import to_latex
 from bench.report.pareto import AXES, front_frame, front_summary
@@ -18,6 +19,7 @@ from bench.report.tables import MainTable, to_csv, to_markdown
 
 FILES = (
     "fronts.csv", "hypervolume.csv", "iso_params.csv", "iso_memory.csv", "pairs.csv", "claims.csv", "claims.md", "fronts.md",
+    "iso.md", "pairs.md",
     "audit.csv", "audit.md",
     "published.csv", "published.md", "published.tex", "published.html", "table.html",
 )  # fmt: skip
@@ -38,7 +40,12 @@ def evidence_files(
     }
     files = {name: to_csv(frame) for name, frame in frames.items() if len(frame)}
     if len(frames["hypervolume.csv"]):
-        files["fronts.md"] = fronts_markdown(frames["hypervolume.csv"], rows)
+        files["fronts.md"] = fronts_markdown(frames["fronts.csv"], frames["hypervolume.csv"], rows)
+    at_equal_cost = {axis: frames[f"iso_{axis}.csv"] for axis in ("params", "memory")}
+    if any(map(len, at_equal_cost.values())):
+        files["iso.md"] = iso_markdown(at_equal_cost)
+    if len(frames["pairs.csv"]):
+        files["pairs.md"] = pairs_markdown(frames["pairs.csv"])
     claims, comparable = answer_claims(plan, records, records_dir), is_comparable(plan, records)
     files |= {"claims.csv": to_csv(claims), "claims.md": claims_markdown(claims, comparable=comparable), "table.html": to_html(table)}
     if "delta_m_published_reference_mean" in rows:
@@ -66,65 +73,3 @@ def pairs_frame(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, 
                         {"quantity": quantity, "label": labels[row], "minus": labels[than]} | found | {"resampled": pairs.resampled}
                     )
     return pd.DataFrame(lines)
-
-
-def claims_markdown(claims: pd.DataFrame, *, comparable: bool) -> str:
-    """Return the answers as a Markdown table, and a warning where the records are not of what the papers trained."""
-    warning = (
-        ""
-        if comparable
-        else "These records are not of PASCAL-Context with Swin-T at 448 px: the answers hold for these records and say nothing about the "
-        "papers' own results.\n\n"
-    )
-    shown = pd.DataFrame(
-        {
-            "Claim": claims["claim"],
-            "Source": claims["source"],
-            "Answer": "**" + claims["answer"] + "**",
-            "Effect": [_effect(line) for line in claims.itertuples()],
-            "Note": claims["note"].fillna(""),
-        }
-    )
-    return "# Claims of papers, asked of these records\n\n" + warning + shown.to_markdown(index=False, disable_numparse=True) + "\n"
-
-
-def fronts_markdown(summary: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Return the fronts over all axes and the robust companions of delta_m as Markdown tables."""
-
-    def number(value: float) -> str:
-        return "" if pd.isna(value) else f"{value:.3g}"
-
-    fronts = pd.DataFrame(
-        {
-            "Cost": summary["title"],
-            "Rows on the front, by means": summary["on_front"],
-            "Knee": summary["knee"].fillna(""),
-            "Hypervolume [95 %]": [f"{number(v)} [{number(a)}, {number(b)}]" for v, a, b in zip(*_ends(summary), strict=True)],
-        }
-    )
-    robust = pd.DataFrame(
-        {
-            "Row": rows["label"],
-            "Mean rank (tasks and seeds)": [number(value) for value in rows["mean_rank"]],
-            "Interquartile mean change (%)": [number(value) for value in rows["iqm_change"]],
-        }
-    )
-    tables = "\n\n".join(frame.to_markdown(index=False, disable_numparse=True) for frame in (fronts, robust))
-    return f"# Pareto fronts, and robust companions of Δm\n\n{tables}\n"
-
-
-def _ends(summary: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
-    return summary["hypervolume"], summary["low"], summary["high"]
-
-
-def _effect(line: tuple) -> str:
-    if pd.isna(line.effect):
-        return ""
-    interval = "" if pd.isna(line.low) or line.low == line.high else f" [{line.low:+.2f}, {line.high:+.2f}]"
-    return f"{line.effect:+.2f}{interval} {line.unit}" if interval or "Δm" in line.unit else f"{line.effect:.2f} {line.unit}"
-
-
-def audit_markdown(findings: pd.DataFrame) -> str:
-    """Return the findings as a Markdown table."""
-    shown = findings.rename(columns=str.capitalize).map(lambda text: text.replace("|", r"\|"))
-    return "# Audit of the published tables\n\n" + shown.to_markdown(index=False, disable_numparse=True) + "\n"

@@ -4,11 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from bench.migration import migration_notes
 from bench.report.intervals import FEWEST_ROWS_TO_POOL
 from bench.report.seeds import HELD_OUT, metric_column, why_no_delta_m
 from bench.tasks import TASKS
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+
+
+DAMAGED_AT_MOST = 20
+"""Damaged files that table and page name one by one."""
 
 
 def planned_records(plan: Mapping, records: Sequence[Mapping]) -> list[Mapping]:
@@ -61,7 +66,8 @@ def footnotes(
         *_setting_notes(plan, usable, rows, tuning),
         *_test_notes(plan, rows),
         *_convention_notes(usable, rows),
-        *damage_notes(damaged or {}),
+        *damage_notes(damaged or {}, DAMAGED_AT_MOST),
+        *migration_notes(own),
         *_missing_notes(plan, records, own, rows, damaged or {}),
         *_mixture_notes(usable),
         *plan.get("notes", []),
@@ -218,14 +224,18 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     return notes
 
 
-def damage_notes(damaged: Mapping[str, str]) -> list[str]:
-    """Name every file that could not be used, with the reason."""
+def damage_notes(damaged: Mapping[str, str], most: int | None = None) -> list[str]:
+    """Name the files that could not be used, with the reason; of more than `most` the first ones, and how many there are."""
     kinds = {"records/": "record", "profiles/": "profile", "tuning": "outcome of the tune"}
     notes = []
-    for name, why in damaged.items():
+    for name, why in list(damaged.items())[:most]:
         kind = next(title for start, title in kinds.items() if name.startswith(start))
         kind, follows = (kind, "counts as missing") if name.endswith(".json") else ("arrays beside a record", "nothing of them is used")
         notes.append(f"Damaged {kind}: {name.rpartition('/')[2]} ({why.rstrip('.')}); {follows}.")
+    if most is not None and len(damaged) > most:
+        notes.append(
+            f"{len(damaged)} files are damaged; the first {most} are named here, `run_suite.py report` names them all in the terminal."
+        )
     return notes
 
 

@@ -1,13 +1,11 @@
 """What a report reads of a suite, however damaged: what cannot be read is named and counts as missing, the rest goes on."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.record import RecordError, read_plan, read_record
+from bench.record import RecordError, flaw_of_arrays, read_plan, read_record
 from bench.report.profiles import with_profiles
 
 
@@ -70,20 +68,14 @@ def _with_sound_arrays(record: dict, suite_dir: Path, damaged: dict[str, str]) -
     """Return a record that names no array that cannot be read."""
     for key in ("per_image", "panels"):
         path = suite_dir / "records" / str(record.get(key))
-        if record.get(key) is not None and path.exists() and not _sound(path, suite_dir, damaged):
+        if record.get(key) is not None and not _sound(path, suite_dir, damaged):
             record = {**record, key: None}
     return record
 
 
 def _sound(path: Path, suite_dir: Path, damaged: dict[str, str]) -> bool:
-    """Whether every member of an .npz can be unpacked and has its checksum."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        problem = f"{broken} in it is garbled" if broken else None
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        problem = f"cut short or garbled ({error})"
-    if problem:
+    """Whether a file of arrays is there and whole."""
+    if (problem := flaw_of_arrays(path)) is not None:
         damaged[path.relative_to(suite_dir).as_posix()] = problem
     return problem is None
 

@@ -1,8 +1,8 @@
-"""How every figure looks: fonts, sizes, one colour, marker and dash a method family; and how a figure becomes files.
+"""How every figure looks: fonts, sizes, one colour, marker, dash and hatch a method family; and how a figure becomes files.
 
 Sized for the text width of a two-column paper. Colours are Okabe and Ito's, which all colour visions tell apart; families without a dial
-(baselines) are grey. Marker and dash tell families apart where a print has no colour. Files hold no dates: the same records give the same
-bytes. Fonts are embedded as TrueType (Type 42), as publishers ask for.
+(baselines) are grey. Marker, dash and hatch (of bars) tell families apart where they share a colour, or a print has none. Files hold no
+dates: the same records give the same bytes. Fonts are embedded as TrueType (Type 42), as publishers ask for.
 """
 
 import io
@@ -32,15 +32,18 @@ _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _GREYS = ("#000000", "#595959", "#8c8c8c", "#b3b3b3")
 _MARKERS, _GREY_MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">"), ("*", "P", "X", "d")
 _DASHES = ("-", "--", ":", "-.")
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo", "||||", "//..")
 _VARIANT_TURNS = (2, 3, 5, 6, 7)
 """How far the marker of a method's further sweeps is turned; a turn of 4 is that of one model a task."""
 
 
 def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
-    """Give each family its colour, marker and dash, the same in every suite (`families.toml`); no two share colour and marker.
+    """Give each family its colour, marker, dash and hatch, the same in every suite (`families.toml`).
+
+    No two share colour and marker, nor, of up to ten families of a colour, colour and hatch, nor, of up to four, colour and dash.
 
     Returns:
-        Per family, in the order of the rows, `color` (hex), `marker` and `linestyle`; families without a dial are grey.
+        Per family, in the order of the rows, `color` (hex), `marker`, `linestyle` and `hatch`; families without a dial are grey.
     """
     known = tomllib.loads(FAMILIES.read_text(encoding="utf-8"))
     styles: dict[str, dict] = {}
@@ -51,10 +54,12 @@ def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
     ):
         for family, (position, turn) in _places(families, known[name]).items():
             turn += position // len(colors) * (len(colors) == len(markers))
+            alike = [style for style in styles.values() if style["color"] == colors[position % len(colors)]]
             styles[family] = {
                 "color": colors[position % len(colors)],
                 "marker": markers[(position + turn) % len(markers)],
-                "linestyle": _DASHES[(position + turn) % len(_DASHES)],
+                "linestyle": _free(_DASHES, position + turn, {style["linestyle"] for style in alike}),
+                "hatch": _free(_HATCHES, position + turn, {style["hatch"] for style in alike}),
             }
     return {family: styles[family] for family in with_dial.index}
 
@@ -81,11 +86,44 @@ def _places(families: Iterable[str], known: Sequence[str]) -> dict[str, tuple[in
     return places
 
 
+def _free(looks: Sequence[str], place: int, used: set[str]) -> str:
+    """Return the look at a place, or the next one that is not in use; where all are, the one at the place."""
+    turned = [looks[(place + step) % len(looks)] for step in range(len(looks))]
+    return next((look for look in turned if look not in used), turned[0])
+
+
+def bar_look(style: Mapping[str, str]) -> dict[str, object]:
+    """Return how a family's bars are filled, in figure and legend: its colour under its hatch in white."""
+    return {"facecolor": style["color"], "hatch": style["hatch"], "edgecolor": "white", "linewidth": 0.0}
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return a figure of a size in inches, laid out by constraints, that can be drawn without a screen."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def legend_columns(labels: Sequence[str], most: int = 4, width: float = TEXT_WIDTH_INCHES) -> int:
+    """Return how many columns a legend below a figure may have without running off the page: matplotlib does not look.
+
+    Args:
+        labels: Its texts, in order; columns are filled one after the other.
+        most: Largest answer.
+        width: Of the page, inches.
+    """
+    for columns in range(min(most, len(labels)), 1, -1):
+        long, rest = divmod(len(labels), columns)
+        ends = np.cumsum([long + (place < rest) for place in range(columns)])
+        parts = np.split(np.arange(len(labels)), ends[:-1])
+        if sum(0.058 * max(len(labels[place]) for place in part) + 0.5 for part in parts) <= width:  # 7 pt text, handle and gap
+            return columns
+    return 1
+
+
+def make_room(figure: Figure, lines: int) -> None:
+    """Make a figure higher for a legend below it of more than three lines, which would else press the panels flat."""
+    figure.set_figheight(figure.get_figheight() + 0.16 * max(lines - 3, 0))
 
 
 def keep_in_view(axes: Axes, values: Iterable[float], which: str, *, spans: float) -> None:

@@ -19,7 +19,7 @@ from bench.tasks import TASKS
 
 DASH, DAGGER = "\N{EM DASH}", "\N{DAGGER}"
 MIB = 2**20
-LEFT = ("Method", "Seeds", "Evidence")
+LEFT = ("Method", "Seeds", "Evidence", "Quantity", "Inside")
 
 
 @dataclass(frozen=True, kw_only=True)

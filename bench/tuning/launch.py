@@ -14,6 +14,7 @@ from bench.data.roots import ensure_synthetic, open_split
 from bench.launch import RERUN, new_launch, prepare_weights
 from bench.plan import write_plan
 from bench.prepare import prepare_trials
+from bench.record import read_trusted
 from bench.suites import Row, Suite
 from bench.sweep.jobs import Limits
 from bench.sweep.lock import only_launch
@@ -134,7 +135,7 @@ def run_fixed(
     suite: Suite, rows: Sequence[TunedRow], points: Sequence[Point], protocol: Protocol, launch: Launch, options: Options, console: Console
 ) -> None:
     """Run the trials of given settings that have no record yet."""
-    missing = remaining(points, protocol, launch.suite_dir, options.rerun)
+    missing = remaining(points, protocol, launch.suite_dir, options.rerun, console)
     write_plan(plan_of(suite, rows, points), launch.suite_dir, options.command)
     total = [trial.run_id for point in points for trial in point.trials]
     forget([run_id for run_id in total if run_id not in missing], launch.suite_dir)
@@ -154,8 +155,14 @@ def run_fixed(
     place(plan, launch, options.slots, options.limits, quiet=options.quiet)
 
 
-def remaining(points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rerun: frozenset[str]) -> dict[str, TrialConfig]:
-    """Return the trials to run, by run id."""
+def remaining(
+    points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rerun: frozenset[str], console: Console
+) -> dict[str, TrialConfig]:
+    """Return the trials to run, by run id; a damaged record is set aside, and named, first."""
+    for path in (tuning_dir / "records" / f"{trial.run_id}.json" for point in points for trial in point.trials):
+        problem = read_trusted(path)[1] if path.exists() else None
+        if problem is not None:
+            console.print(problem, style="yellow", markup=False)
     return to_do(points, tuning_dir, asha=protocol.asha, rerun=rerun, code_id=provenance.code_id())
 
 
@@ -174,7 +181,7 @@ def run_searched(rows: Sequence[TunedRow], protocol: Protocol, launch: Launch, o
         return [point for tuned in rows for point in asked_points(tuned, launch.suite_dir)[: protocol.budget]]
 
     points = asked()
-    make_again(remaining(points, protocol, launch.suite_dir, options.rerun), launch.suite_dir)
+    make_again(remaining(points, protocol, launch.suite_dir, options.rerun, console), launch.suite_dir)
     waiting, known = split_known(points, launch.suite_dir)
     console.print(
         f"{protocol.budget} settings for each of {len(rows)} rows by Optuna; {len(known)} have their records, {len(waiting)} go on",

@@ -229,12 +229,17 @@ def write_pascal_mt(root: Path, config: SyntheticConfig, processes: int = 1, pro
         The content hash, which is also in `root`/synthetic.json with the configuration and the renderer's version.
 
     Raises:
-        FileExistsError: If `root` is a file or not empty: choose another directory or remove it.
+        FileExistsError: If `root` is a file or not empty: choose another directory or remove it. Nothing is ever overwritten.
+        DataError: If `root` is a data set, or lies inside of one.
         ValueError: If `processes` is below 1.
     """
-    root = Path(root)
+    from bench.data.untouched import refuse_inside
+
     if processes < 1:
         raise SuiteError(f"processes is {processes}; give 1 or more")
+    if not (Path(root) / _MANIFEST).exists():  # its own rendering is refused below, by what it is
+        refuse_inside(root, option="the new directory")
+    root = Path(root).resolve()  # a link to an empty directory stays a link
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root} exists and is not an empty directory; choose another directory or remove it first")
     root.parent.mkdir(parents=True, exist_ok=True)

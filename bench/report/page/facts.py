@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from bench.report.footnotes import damage_notes, detectable_note, distinct, trial_counts
+from bench.report.footnotes import DAMAGED_AT_MOST, damage_notes, detectable_note, distinct, trial_counts
 from bench.report.stats import plan_tasks, reference_position
 from bench.tasks import TASKS
 
@@ -107,7 +107,7 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, da
     if failed:
         named = "; ".join(f"{record['run_id']} ({record['status']})" for record in failed[:8])
         answers.append(f"{len(failed)} trials did not end well: {named}{'; …' if len(failed) > 8 else ''}. Their seeds do not count.")
-    answers += damage_notes(damaged)
+    answers += damage_notes(damaged, DAMAGED_AT_MOST)
     aspects: dict[str, Callable[[Mapping], object]] = {
         "versions of the code": lambda record: record["code_id"],
         "devices": lambda record: record["env"].get("device"),

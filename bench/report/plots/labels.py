@@ -10,16 +10,21 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.font_manager import FontProperties
 from matplotlib.patheffects import withStroke
 
 _ANGLES_DEGREES = (45, 135, 90, 0, -45, 180, -90, -135, 67, 113, 22, -22, 158, -67, -113, -158)
 _RADII_POINTS = (8.0, 10.0, 13.0, 17.0, 22.0, 28.0, 36.0, 46.0, 58.0, 72.0)
 _LEADER_FROM_POINTS = 13.0
-_LINE_WEIGHT, _LEADER_WEIGHT, _MARKER_WEIGHT, _LABEL_WEIGHT, _OUTSIDE_WEIGHT = 1.0, 3.0, 4.0, 40.0, 400.0
+_LINE_WEIGHT, _LEADER_WEIGHT, _MARKER_WEIGHT, _LABEL_WEIGHT, _OUTSIDE_WEIGHT = 1.0, 3.0, 4.0, 400.0, 400.0
+_CROSSED_WEIGHT = 60.0
+_LEFT_OUT_FROM = 400.0
 
 
 def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: Sequence[str], colors: Sequence, size: float) -> None:
     """Write a text near each point where it covers as little as can be of what is drawn; a text further away gets a thin leader.
+
+    A text that has no place but on another text, or across another's leader, is left out: two texts over each other tell less than one.
 
     Args:
         axes: Axes whose layout and limits are final.
@@ -38,21 +43,31 @@ def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: S
         else np.empty((0, 2))
     )
     crowd = [(np.hypot(*(points - point).T) < 25 * scale).sum() for point in points]
+    renderer, font = axes.figure.canvas.get_renderer(), FontProperties(size=size)
+
+    def wide(text: str) -> tuple[float, float, float]:
+        return renderer.get_text_width_height_descent(text, font, ismath=False)
+
     placed: list[np.ndarray] = []
+    leaders: list[np.ndarray] = []
     for index in sorted(range(len(texts)), key=lambda position: -crowd[position]):
-        half = np.array([0.31 * max(len(texts[index]), 1) + 0.05, 0.5]) * size * scale  # half the extent of a text in the font
+        half = np.array([0.5 * wide(texts[index])[0], 0.55 * size * scale])
         best = None
         for radius in _RADII_POINTS:
             for rank, angle in enumerate(np.deg2rad(_ANGLES_DEGREES)):
                 offset = radius * scale * np.array([np.cos(angle), np.sin(angle)]) + np.array([np.cos(angle) * (half[0] - half[1]), 0])
                 box = np.concatenate([points[index] + offset - half, points[index] + offset + half])
                 cost = _cost(box, drawn, weights, placed, frame, margin=1.2 * scale) + 0.25 * (radius - _RADII_POINTS[0]) + 0.02 * rank
-                if best is None or cost < best[0]:
-                    best = (cost, radius, offset, box)
-        _, radius, offset, box = best
+                line = _leader(points[index], box, 2 * scale) if radius >= _LEADER_FROM_POINTS else points[:0]
+                crossed = _crossings(line, placed) + sum(bool(_crossings(other, [box])) for other in leaders)
+                if best is None or cost + _CROSSED_WEIGHT * crossed < best[0]:
+                    best = (cost + _CROSSED_WEIGHT * crossed, radius, offset, box, line)
+        cost, radius, offset, box, line = best
+        if cost >= _LEFT_OUT_FROM:
+            continue
         placed.append(box)
-        if radius >= _LEADER_FROM_POINTS:
-            line = _along(np.stack([points[index], (box[:2] + box[2:]) / 2]), 2 * scale)
+        if len(line):
+            leaders.append(line)
             drawn, weights = np.concatenate([drawn, line]), np.append(weights, np.full(len(line), _LEADER_WEIGHT))
         leader = {"arrowstyle": "-", "color": "0.55", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2.5}
         axes.annotate(
@@ -60,6 +75,16 @@ def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: S
             fontsize=size, color=colors[index], zorder=6, arrowprops=leader if radius >= _LEADER_FROM_POINTS else None,
             path_effects=[withStroke(linewidth=1.8, foreground="white")],
         )  # fmt: skip
+
+
+def _leader(point: np.ndarray, box: np.ndarray, step: float) -> np.ndarray:
+    """Return points along the leader from a point to the middle of its label's box."""
+    return _along(np.stack([point, (box[:2] + box[2:]) / 2]), step)
+
+
+def _crossings(line: np.ndarray, boxes: Sequence[np.ndarray]) -> int:
+    """Count the boxes that a leader runs through."""
+    return sum(bool(((line > box[:2]) & (line < box[2:])).all(axis=1).any()) for box in boxes)
 
 
 def _cost(box: np.ndarray, drawn: np.ndarray, weights: np.ndarray, placed: list[np.ndarray], frame: np.ndarray, *, margin: float) -> float:

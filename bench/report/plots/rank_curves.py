@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bench.report.stats import metric_column
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, keep_in_view, new_figure, seeds_note
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, keep_in_view, legend_columns, make_room, new_figure, seeds_note
 from bench.tasks import TASKS
 
 FAMILIES_AT_MOST = 10
@@ -59,7 +59,9 @@ def draw_rank_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
                     axes.set_title(panel_title(panel))
         figure.suptitle(f"{title}; bands: 95 % interval over {seeds_note(numbers['n'])}, cut at the frame", fontsize=8)
         handles = _curve_handles(numbers, styles)
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+        columns = legend_columns([handle.get_label() for handle in handles])
+        make_room(figure, -(-len(handles) // columns))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 

@@ -59,7 +59,8 @@ def sensitivity_numbers(path: Path, families: Mapping[str, str]) -> pd.DataFrame
 
 
 def draw_sensitivity(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title: str) -> Figure:
-    """Draw the curves; the chosen settings are stars, settings stopped early hollow, those without a score crosses at the bottom.
+    """Draw the curves; the chosen settings are stars, settings stopped early hollow, those without a score crosses at the bottom. Those far
+    below their row's best are triangles there, hollow where they were stopped early: each setting has one mark, besides the star.
 
     Args:
         numbers: As `sensitivity_numbers` returns it, one line or more.
@@ -93,16 +94,17 @@ def _draw_panel(axes: Axes, own: pd.DataFrame, color: str, bottom: float) -> Non
     for i, row in enumerate(rows):
         points = own[own["row"] == row].sort_values("value")
         shown = points["below_best"].astype(float).clip(lower=bottom).fillna(bottom)
-        finished, marker = points["status"] == "ok", _MARKERS[i % len(_MARKERS)]
-        line = "-" if points["alone"].all() else "none"
+        below, lost = points["below_best"].astype(float) < bottom, points["score"].isna()
+        finished, stopped = points["status"] == "ok", (points["status"] == "stopped") & ~lost
+        line, marker = "-" if points["alone"].all() else "none", _MARKERS[i % len(_MARKERS)]
         look = {"color": color, "markersize": 3, "linewidth": 0.7, "alpha": 1 - 0.55 * i / max(len(rows), 2)}
-        axes.plot(points["value"][finished], shown[finished], marker=marker, linestyle=line, **look, label=_short(points))
-        stopped = points["status"] == "stopped"
-        axes.plot(points["value"][stopped], shown[stopped], marker, **look | {"linewidth": 0}, markerfacecolor="white")
-        lost = points["score"].isna()
+        seen = np.flatnonzero(~below[finished]).tolist()  # each point has one mark
+        axes.plot(points["value"][finished], shown[finished], marker=marker, linestyle=line, **look, markevery=seen, label=_short(points))
+        hollow = {"markerfacecolor": "white", "linestyle": "none"}
+        axes.plot(points["value"][stopped & ~below], shown[stopped & ~below], marker=marker, **look | hollow)
         axes.plot(points["value"][lost], shown[lost], "x", color="0.3", markersize=4, linestyle="none")
-        below = points["below_best"].astype(float) < bottom
-        axes.plot(points["value"][below], shown[below], "v", color=color, markersize=5, linestyle="none")
+        for which, fill in ((below & ~stopped, {}), (below & stopped, hollow)):
+            axes.plot(points["value"][which], shown[which], "v", **{"color": color, "markersize": 5, "linestyle": "none"} | fill)
         best = points[points["chosen"]]
         axes.plot(
             best["value"], np.zeros(len(best)), "*", color=color, markeredgecolor="black", markeredgewidth=0.4, markersize=7, zorder=4

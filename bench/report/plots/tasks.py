@@ -14,14 +14,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from bench.report.intervals import half_width
 from bench.report.stats import metric_column
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, draw_intervals, keep_in_view, new_figure, seeds_note
+from bench.report.style import (
+    STYLE,
+    TEXT_WIDTH_INCHES,
+    bar_look,
+    draw_intervals,
+    keep_in_view,
+    legend_columns,
+    new_figure,
+    present_families,
+    seeds_note,
+)
 from bench.tasks import TASKS
 
 ROWS_AT_MOST = 40
 """Rows that a figure holds; of more, the best of each family and then the next best by delta_m are shown."""
+
+FAMILIES_AT_MOST = 12
+"""Families that a legend of bars names."""
 
 
 def change_numbers(rows: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
@@ -104,13 +118,13 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
     tasks, present = list(dict.fromkeys(numbers["task"])), list(dict.fromkeys(numbers["label"]))
     labels = shown_labels(rows, present)
     with mpl.rc_context(STYLE):
-        figure = new_figure(TEXT_WIDTH_INCHES, max(2.0, 0.9 + 0.17 * len(labels)))
+        figure = new_figure(TEXT_WIDTH_INCHES, max(2.2, 1.3 + 0.17 * len(labels)))
         grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
         for axes, task in zip(grid, tasks, strict=True):
             own = numbers[numbers["task"] == task].set_index("label").reindex(labels)
-            colors = [styles[family]["color"] if isinstance(family, str) else "white" for family in own["family"]]
             at = np.arange(len(labels))
-            axes.barh(at, own["change"].fillna(0), color=colors, height=0.72, alpha=0.85)
+            for family, bars in own.assign(at=at).dropna(subset="change").groupby("family", sort=False):
+                axes.barh(bars["at"], bars["change"], height=0.72, alpha=0.85, **bar_look(styles[family]))
             for place in at[own["change"].isna().to_numpy()]:
                 axes.text(0, place, " no value", va="center", fontsize=6, color="0.4")
             axes.axvline(0, color="0.2", linewidth=0.7)
@@ -123,6 +137,10 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
         grid[0].set_yticks(np.arange(len(labels)), labels, fontsize=6.5)
         grid[0].set_ylim(len(labels) - 0.4, -0.6)
         note = selection_note(len(labels), len(present))
+        shown = present_families(styles, numbers.loc[numbers["label"].isin(labels), "family"])
+        if len(shown) <= FAMILIES_AT_MOST:  # of more, the rows' names alone say which bar is whose
+            handles = [Patch(**bar_look(styles[family]), alpha=0.85, label=family) for family in shown]
+            figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(shown), frameon=False, columnspacing=1.2)
         figure.suptitle(
             f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: 95 % interval over "
             f"{seeds_note(rows['seeds_complete'][rows['seeds_complete'] > 0])}, arrow: it goes on{note}",

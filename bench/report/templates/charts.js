@@ -76,7 +76,7 @@ function drawPareto() {
   points.forEach((point, i) => { point.front = front.has(i); });
   const traces = [...new Set(points.map((point) => point.row.family))].map((family) => {
     const own = points.filter((point) => point.row.family === family), color = colorOf(family);
-    const intervals = bars && points.length <= 80 ? {error_x: errorBars(own, "cost", color + "80"), error_y: errorBars(own, "score", color + "80")} : {};
+    const intervals = bars ? {error_x: errorBars(own, "cost", color + "80"), error_y: errorBars(own, "score", color + "80")} : {};
     return {
       type: "scatter", mode: "markers", name: escaped(family), x: own.map((point) => point.x), y: own.map((point) => point.y), ...intervals,
       marker: {color, symbol: page.styles[family].symbol, size: 11, opacity: own.map((point) => (point.front ? 1 : 0.4))},

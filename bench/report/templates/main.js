@@ -39,8 +39,15 @@ function startPanels() {
   drawPanels();
 }
 
+/** Intervals of many rows would cover the points: they are off until the reader asks for them. */
+const INTERVALS_AT_MOST = 80;
+
 async function start() {
   await data;
+  if (page.rows.length > INTERVALS_AT_MOST) {
+    document.querySelector("#pareto-bars").checked = false;
+    document.querySelector("#pareto-note").append(` The 95 % intervals of ${page.rows.length} rows would cover the points and are off at first; the box above draws them.`);
+  }
   if (page.panels) startPanels();
   options(document.querySelector("#pareto-x"), page.costs);
   options(document.querySelector("#pareto-y"), page.scores);
