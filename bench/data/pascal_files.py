@@ -4,11 +4,13 @@ Every function checks what it reads, and raises DataError with the file's name; 
 `size` (h, w) is given, the file must have it: it is its image's.
 """
 
+import io
 import json
 import os
 import struct
 import zlib
 from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ from scipy.io.matlab import MatReadError
 from skimage.morphology import thin
 
 from bench.data.layout import DataError
+from bench.data.mat_file import require_whole
 from bench.tasks import IGNORE, TASKS
 
 Size = tuple[int, int] | None
@@ -180,7 +183,9 @@ def load_mat(path: str, key: str) -> np.ndarray:
     """
     demand_regular(path)
     try:
-        content = scipy.io.loadmat(path, variable_names=[key])
+        data = Path(path).read_bytes()
+        require_whole(data)
+        content = scipy.io.loadmat(io.BytesIO(data), variable_names=[key])
     except NotImplementedError as error:
         raise DataError(f"{path} is a MATLAB file of version 7.3 (HDF5): save it with `save -v7`") from error
     except _BROKEN_FILE as error:
