@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 from bench.measure.metrics import METRICS
 from bench.measure.scores import ANGLE_LIMITS_DEG, RESAMPLED, normals_scores, saliency_scores, segmentation_scores
 from bench.record import write_record
-from bench.report.footnotes import detectable_note
+from bench.report.footnotes import detectable_note, footnotes
 from bench.report.paired import compare_rows, rank_intervals, tied_with_best, typical_detectable
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import column_pairs, interquartile_mean, row_frame
@@ -234,3 +234,14 @@ def test_a_reader_is_told_how_large_a_difference_would_have_been_found() -> None
     assert f"Δm {size:.2g} points" in note
     one = demo_like_suite(seeds=(0,))
     assert detectable_note(row_frame(one.plan(), one.records)) == []
+
+
+def test_of_very_many_trials_not_run_yet_the_first_are_named_and_all_counted() -> None:
+    suite = demo_like_suite(seeds=(0,))
+    for place in range(60):
+        suite.add(made_method("late", "Late", "rank", place, label=f"Late {place}"), {})
+    notes = footnotes(suite.plan(), suite.records, row_frame(suite.plan(), suite.records))
+    (note,) = [note for note in notes if note.startswith("Trials not run yet")]
+    assert note.startswith("Trials not run yet (60): row13-")
+    assert note.endswith(" and 20 more.")
+    assert note.count("row") == 40

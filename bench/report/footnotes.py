@@ -15,6 +15,9 @@ MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 DAMAGED_AT_MOST = 20
 """Damaged files that table and page name one by one."""
 
+ABSENT_AT_MOST = 40
+"""Trials not run yet that are named one by one."""
+
 
 def planned_records(plan: Mapping, records: Sequence[Mapping]) -> list[Mapping]:
     """Return the records that some row of the plan names."""
@@ -251,7 +254,9 @@ def _missing_notes(
     if failed:
         notes.append("Trials that did not end well: " + "; ".join(f"{record['run_id']} ({record['status']})" for record in failed) + ".")
     if absent:
-        notes.append(f"Trials not run yet ({len(absent)}): {', '.join(absent)}.")
+        more = len(absent) - ABSENT_AT_MOST
+        named = ", ".join(absent[:ABSENT_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+        notes.append(f"Trials not run yet ({len(absent)}): {named}.")
     if (rows["seeds_complete"] < rows["seeds_planned"]).any():
         notes.append("A seed counts only where every task of its row has a result; the column Seeds says where that fails.")
     for suffix, what in (("", "Δm"), (HELD_OUT, "Δm of the epoch best on the held-out split")):
