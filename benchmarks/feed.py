@@ -13,6 +13,7 @@ Then trains, with each mode of the feed and without any, and shows what share of
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import sys
@@ -44,7 +45,7 @@ from benchmarks import per_sample, waiting
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")
 SIZE, BATCH = 448, 8
-PASSES = 4
+LEAST = 256
 
 
 class PerSample(Dataset):
@@ -66,9 +67,10 @@ class PerSample(Dataset):
 
 
 def per_sample_batches(root: Path, workers: int, device: torch.device, epoch: int) -> Iterator[dict[str, Any]]:
-    """Give the batches of (a), of `PASSES` epochs in one, so that the start of the workers weighs little, as in an epoch of PASCAL."""
+    """Give the batches of (a): epochs in a row, `LEAST` images or more, so that the workers' start weighs little, as in one of PASCAL."""
     dataset = PerSample(root, train=True)
-    order = [index for number in range(PASSES) for index in epoch_order(len(dataset), seed=0, epoch=PASSES * epoch + number)]
+    passes = math.ceil(LEAST / len(dataset))
+    order = [index for number in range(passes) for index in epoch_order(len(dataset), seed=0, epoch=passes * epoch + number)]
     batches = DataLoader(
         dataset,
         BATCH,
