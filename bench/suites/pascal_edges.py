@@ -2,8 +2,8 @@
 
     python run_suite.py run pascal_edges --data-root DIR
 
-Thirteen rows, 51 trials. The published tables have four tasks; delta_m over five is another number than theirs. Evaluating edges takes 0.2 to
-0.6 seconds an image and core besides, once a trial.
+Thirteen rows, 51 trials. The published tables have four tasks; delta_m over five is another number than theirs. Evaluating edges takes 0.2
+to 0.6 seconds an image and core besides, once a trial.
 """
 
 from bench.config import DataConfig
