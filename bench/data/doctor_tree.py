@@ -7,6 +7,7 @@ import numpy as np
 
 from bench.data.depth_values import depth_findings
 from bench.data.findings import Finding
+from bench.data.information import information_findings
 from bench.data.layout import (
     MANIFEST,
     SPLITS,
@@ -80,7 +81,7 @@ def check_data_root(
         lines += [f"{split}\t{modality}\t{message}" for one in scans for modality, message in one.problems]
         findings += _content(layout, split, scans, missing, problems)
         found, unlabelled = _labels(layout, split, names, scans)
-        findings += found
+        findings += found + information_findings(layout, split, [one.shown for one in scans])
         lines += [f"{split}\t{task}\tno labelled pixel\t{name}" for task, without in unlabelled.items() for name in without]
         for task, judged in (
             ("depth", depth_findings(split, names, [one.depth for one in scans])),
