@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -74,33 +75,39 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
     problems, labelled, void, shapes = [], {}, {}, {}
     size = depth = normals = None
     if files["image"] is not None:
-        try:
+        with _naming(problems, "image", files["image"]):
             size = pascal_files.read_image(files["image"]).shape[:2]
-        except DataError as error:
-            problems.append(("image", str(error)))
-            size = pascal_files.header_size(files["image"])
+        size = size or pascal_files.header_size(files["image"])
     for modality, read in READERS[layout].items():
         path = files.get(modality)
         if path is None:
             continue
-        try:
+        with _naming(problems, modality, path):
             label = read(path, size)
-        except DataError as error:
-            problems.append((modality, str(error)))
-            continue
-        if label.size:  # parts of an image of unknown size that shows no object have none
-            shapes[modality] = label.shape[:2]
-        for task, has_label in LABELLED[layout].get(modality, {}).items():
-            labelled[task] = bool(has_label(label))
-        for task, ignored in VOID[layout].get(modality, {}).items():
-            void[task] = float(ignored(label).mean()) if label.size else 1.0
-        if modality == "depth":
-            depth = scan_depth(nyud.read_array(path))
-        elif read is nyud.read_normals:
-            normals = scan_normals(nyud.read_array(path, channels=3))
+            if label.size:  # parts of an image of unknown size that shows no object have none
+                shapes[modality] = label.shape[:2]
+            for task, has_label in LABELLED[layout].get(modality, {}).items():
+                labelled[task] = bool(has_label(label))
+            for task, ignored in VOID[layout].get(modality, {}).items():
+                void[task] = float(ignored(label).mean()) if label.size else 1.0
+            if modality == "depth":
+                depth = scan_depth(nyud.read_array(path))
+            elif read is nyud.read_normals:
+                normals = scan_normals(nyud.read_array(path, channels=3))
     if size is None:
         problems += disagreeing(files, shapes)
     return ImageScan(tuple(problems), labelled, void, depth, normals, size)
+
+
+@contextmanager
+def _naming(problems: list[tuple[str, str]], modality: str, path: str) -> Iterator[None]:
+    """Turn whatever a file's reading raises into a problem: one that no reader foresaw must not end the check of all others."""
+    try:
+        yield
+    except DataError as error:
+        problems.append((modality, str(error)))
+    except Exception as error:
+        problems.append((modality, f"{path} cannot be read ({type(error).__name__}: {error}); replace it"))
 
 
 def disagreeing(files: Mapping[str, str | None], shapes: Mapping[str, tuple[int, int]]) -> list[tuple[str, str]]:
