@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
 from nyud_tree import write_nyud_tree
 from pascal_tree import SIZES, SPLITS, write_parts, write_tree
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench.data import doctor
+from bench.data import doctor, pascal_files
 from bench.data.contents import stamp_of
 from bench.data.doctor import Finding, check_data_root, check_weights, diagnose
 from bench.data.doctor_tree import SHOWN
@@ -23,6 +24,7 @@ from bench.data.pascal_context import PascalContext
 from bench.data.pascal_files import VALID_CONTEXT_IDS
 from bench.data.scan import disagreeing, scan
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+from bench.launch import data_config
 
 
 @pytest.fixture
@@ -106,9 +108,21 @@ def test_unreadable_missized_and_out_of_range_files_are_found(tree: Path) -> Non
         assert any(name in message for message in messages)
 
 
-def test_an_image_in_both_splits_fails(tree: Path) -> None:
+def test_an_image_in_both_splits_fails_and_no_run_takes_it(tree: Path) -> None:
     (tree / "ImageSets/Context/val.txt").write_text("\n".join([*SPLITS["val"], "2008_000003"]))
     assert "2008_000003" in by_subject(check_data_root(tree), "fail")["splits"].message
+    with pytest.raises(DataError, match="1 images are in train and val: 2008_000003; take them out"):
+        data_config(tree)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_rendered_tree_s_broken_manifest_fails_as_it_does_in_a_run(tree: Path, content: str) -> None:
+    (tree / "synthetic.json").write_text(content)
+    failed = by_subject(check_data_root(tree), "fail")
+    assert failed.keys() == {"synthetic.json"}
+    with pytest.raises(DataError, match="holds no content_hash") as refused:
+        data_config(tree)
+    assert failed["synthetic.json"].message == str(refused.value)
 
 
 def test_a_missing_or_empty_split_fails_and_the_other_is_still_checked(tree: Path) -> None:
@@ -341,3 +355,19 @@ def test_a_picture_of_absurd_size_and_a_cut_header_of_an_array_are_named(tree: P
     file.write_bytes(file.read_bytes().replace(b"}", b" ", 1))
     failed = [f.message for f in check_data_root(root) if f.status == "fail" and "0003.npy" in f.message]
     assert len(failed) == 1
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_sparse_label_map_is_a_broken_file(tree: Path, compressed: bool) -> None:
+    content = {"LabelMap": scipy.sparse.csc_matrix(np.ones((25, 25)))}
+    scipy.io.savemat(tree / "pascal-context/trainval/2008_000002.mat", content, do_compression=compressed)
+    failed = [f for f in check_data_root(tree) if f.status == "fail"]
+    assert [f.subject for f in failed] == ["val content"]
+    assert "2008_000002.mat" in failed[0].message
+
+
+def test_an_error_that_no_reader_foresaw_is_a_problem_of_its_file_and_ends_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pascal_files, "open_image", lambda path: Image.open(path) if "000004" in path else 1 / 0)
+    failed = [f.message for f in check_data_root(tree) if f.subject == "val content" and f.status == "fail"]
+    assert len(failed) == 4  # image, semseg, saliency and normals of one of the two
+    assert f"{tree / 'JPEGImages/2008_000002.jpg'} cannot be read (ZeroDivisionError: division by zero); replace it" in failed

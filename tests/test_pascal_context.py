@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from pascal_tree import SIZES, SPLITS, box, people, semseg_of, write_parts, write_tree
+import scipy.sparse
+from pascal_tree import SIZES, SPLITS, box, people, semseg_of, struct_array, write_parts, write_tree
 from PIL import Image
 
 from bench.data import layout
@@ -376,3 +377,27 @@ def test_a_damaged_file_of_parts_is_said_to_be_damaged(tree: Path) -> None:
     with pytest.raises(DataError, match="cannot be read") as found:
         PascalContext(tree, "train", ("human_parts",))[0]
     assert "is not PASCAL-Part's structure" not in str(found.value)
+
+
+def test_a_part_mask_that_holds_no_number_is_refused(tree: Path) -> None:
+    path = tree / "human_parts/2008_000001.mat"
+    mask = np.full((30, 41), np.nan)
+    part = struct_array([("head", mask)], "part_name mask")
+    person = struct_array([("person", 15, np.ones((30, 41)), part)], "class class_ind mask parts")
+    scipy.io.savemat(path, {"anno": struct_array([("x", person)], "imname objects")})
+    with pytest.raises(DataError, match=r"2008_000001.mat: the mask of part 'head' must be a matrix of finite numbers"):
+        PascalContext(tree, "train", ["human_parts"])[0]
+
+
+@pytest.mark.parametrize("objects", [np.ones((2, 3)), 7, "person"])
+def test_objects_that_are_no_structs_are_refused(tree: Path, objects: object) -> None:
+    scipy.io.savemat(tree / "human_parts/2008_000001.mat", {"anno": struct_array([("x", objects)], "imname objects")})
+    with pytest.raises(DataError, match=r"2008_000001.mat: `anno` is not PASCAL-Part's structure.* where structs belong"):
+        PascalContext(tree, "train", ["human_parts"])[0]
+
+
+def test_a_sparse_label_map_is_refused(tree: Path) -> None:
+    path = tree / "pascal-context/trainval/2008_000001.mat"
+    scipy.io.savemat(path, {"LabelMap": scipy.sparse.csc_matrix(np.ones((30, 41)))}, do_compression=True)
+    with pytest.raises(DataError, match=r"2008_000001.mat: LabelMap is a csc_\w+, not a plain array: .*full\(LabelMap\)"):
+        PascalContext(tree, "train", ["edges"])[0]

@@ -201,6 +201,16 @@ def test_one_task_alone_makes_a_report(tmp_path: Path) -> None:
     assert "one seed, hence no spread is known" in (tmp_path / "summary.md").read_text()
 
 
+def test_a_row_with_one_seed_among_rows_with_more_is_reported_and_named(tmp_path: Path) -> None:
+    suite = demo_like_suite(seeds=(0, 1, 2))
+    suite.write(tmp_path)
+    lost = next(row for row in suite.plan()["rows"] if row["label"] == "Decoders only")
+    for run_id in [run_id for run_id in lost["run_ids"] if not run_id.endswith("-s0")]:
+        (tmp_path / "records" / f"{run_id}.json").unlink()
+    report = make_report(tmp_path)
+    assert "Not tested, for one seed shows no spread, and so not told apart from any other row: Decoders only." in report.table.footnotes
+
+
 def test_without_a_reference_there_is_no_delta_m_and_stale_figures_go(tmp_path: Path) -> None:
     suite = two_row_suite()
     assert make_report(suite.write(tmp_path)).complete

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from made_records import demo_like_suite
 from matplotlib.lines import Line2D
+from matplotlib.path import Path as Path2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -17,7 +18,7 @@ from bench.report import make_report, plots
 from bench.report.plots.labels import place_labels
 from bench.report.plots.training_curves import draw_training_curves, loss_numbers
 from bench.report.stats import row_frame
-from bench.report.style import family_styles, legend_columns, new_figure, render
+from bench.report.style import draw_intervals, family_styles, legend_columns, log_axis, new_figure, render
 from bench.tasks import TASK_NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +74,7 @@ def test_plotted_numbers_lie_beside_the_figure(demo_report: Path) -> None:
     curves = pd.read_csv(demo_report / "rank_curves.csv")
     assert set(curves["panel"]) == {*TASK_NAMES, "delta_m"}
     assert set(curves["family"]) == {
-        "Full fine-tuning, single-task", "Full fine-tuning, multi-task", "Decoders only", "LoRA", "Adapter", "MTLoRA",
+        "Single-task full fine-tuning", "Multi-task full fine-tuning", "Decoders only", "LoRA", "Adapter", "MTLoRA",
     }  # fmt: skip
 
 
@@ -94,6 +95,52 @@ def test_labels_cover_no_marker_and_no_other_label() -> None:
             assert Bbox.intersection(box, axes.bbox).size == pytest.approx(box.size)
         legend = figure.legends[0].get_window_extent()
         assert not legend.overlaps(axes.get_tightbbox())
+
+
+def test_leaders_neither_cross_each_other_nor_hide_in_an_interval() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(6):
+        figure = new_figure(7.0, 4.2)
+        axes = figure.add_subplot()
+        x, y = generator.uniform(0.3, 0.6, (2, 12))
+        axes.plot(x, y, "o", markersize=5)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        draw_intervals(axes, [(at, middle - 0.2, middle + 0.2, {"color": "0.5"}) for at, middle in zip(x, y, strict=True)], "y")
+        figure.canvas.draw()
+        figure.set_layout_engine("none")
+        place_labels(axes, x=x, y=y, texts=[f"Method number {place}" for place in range(12)], colors=["black"] * 12, size=6.5)
+        figure.canvas.draw()
+        arrows = [text.arrow_patch for text in axes.texts if text.arrow_patch is not None]
+        lines = [arrow.get_transform().transform(arrow.get_path().vertices)[[0, -1]] for arrow in arrows]
+        assert len(axes.texts) == 12
+        assert len(lines) > 3
+        assert not any(Path2D(line).intersects_path(Path2D(other)) for place, line in enumerate(lines) for other in lines[place + 1 :])
+        assert all(abs(line[1] - line[0])[0] > 0.1 * abs(line[1] - line[0])[1] for line in lines)  # none upright, as intervals are
+
+
+def test_the_legend_names_an_arrow_only_where_one_is_drawn_and_intervals_inside_end_before_the_frame() -> None:
+    suite = demo_like_suite()
+    rows = row_frame(suite.plan(), suite.records)
+    numbers = plots.pareto_numbers(rows, cost="trainable_params", scale=1e6).assign(delta_m_low=lambda own: own["delta_m"] - 0.1)
+    for reach, arrow in ((0.1, False), (1e4, True)):
+        own = numbers.assign(delta_m_high=numbers["delta_m"] + 0.1)
+        own.loc[0, "delta_m_high"] = own.loc[0, "delta_m"] + reach
+        figure = plots.draw_pareto(own, family_styles(rows), cost_title="cost", reference_label="reference", title="t")
+        assert any("arrow" in text.get_text() for text in figure.legends[0].get_texts()) == arrow
+        low, high = figure.axes[0].get_ylim()
+        ends = own.loc[1:, ["delta_m_low", "delta_m_high"]].to_numpy()
+        assert ((ends - low > 0.015 * (high - low)) & (high - ends > 0.015 * (high - low))).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.055, 0.196), (3.5, 12.3), (17.0, 70.0), (0.1, 7.4), (40, 41), (1.0, 2.0), (1e-3, 1e7)])
+def test_a_log_axis_has_labelled_ticks_all_along_its_values(low: float, high: float) -> None:
+    axes = new_figure(3.5, 2.7).add_subplot()
+    axes.plot([low, high], [0, 1])
+    log_axis(axes, [low, high])
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert 3 <= len(shown) <= 12
+    gaps = np.diff(np.log([low, *shown, high])) / np.log(high / low)
+    assert gaps.max() < 0.5
 
 
 def test_families_have_distinct_looks_that_survive_grey_print() -> None:

@@ -70,6 +70,15 @@ def test_same_trial_twice_gives_the_same_record_to_the_bit(launch: Launch):
         np.testing.assert_array_equal(values, images[name])
 
 
+def test_edges_train_as_a_fifth_task(launch: Launch):
+    base = next(row for row in load("pascal_edges").rows if row.label == "Decoders only").trials[0]
+    assert base.tasks == (*load("pascal").trials[-1].tasks, "edges")
+    record = run(dataclasses.replace(MTLORA, tasks=base.tasks), elsewhere(launch, "five tasks"))
+    assert record["status"] == "ok", record["reason"]
+    assert set(record["metrics"]["edges"]) >= {"odsf", "oisf", "ap"}
+    assert [set(line["losses"]) for line in record["history"]] == [set(base.tasks)] * len(record["history"])
+
+
 def test_the_record_depends_on_neither_the_feeds_mode_nor_its_workers(launch: Launch, monkeypatch: pytest.MonkeyPatch):
     caches = launch.suite_dir.parent / "cache"
     records = [run(MTLORA, elsewhere(launch, "files"))]

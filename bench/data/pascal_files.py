@@ -19,8 +19,8 @@ from PIL import Image
 from scipy.io.matlab import MatReadError
 from skimage.morphology import thin
 
+from bench.data import mat_file, png_file
 from bench.data.layout import DataError
-from bench.data.mat_file import require_whole
 from bench.tasks import IGNORE, TASKS
 
 Size = tuple[int, int] | None
@@ -137,7 +137,7 @@ def read_human_parts(path: str, size: Size = None) -> np.ndarray:
                 name = str(np.ravel(_field(part, "part_name", 0))[0])
                 if name not in PART_GROUP:
                     raise DataError(f"{path}: unknown part {name!r} of a person; known are {', '.join(PART_GROUP)}")
-                target[sized(path, _field(part, "mask", 1), size, of).astype(bool)] = PART_GROUP[name]
+                target[_part_mask(path, name, _field(part, "mask", 1), size, of)] = PART_GROUP[name]
     except DataError:
         raise
     except (IndexError, TypeError, ValueError) as error:
@@ -147,11 +147,24 @@ def read_human_parts(path: str, size: Size = None) -> np.ndarray:
     return np.full(size or (0, 0), IGNORE, np.uint8) if target is None else target
 
 
+def _part_mask(path: str, name: str, mask: np.ndarray, size: tuple[int, int], of: str) -> np.ndarray:
+    """Return where a part is, bool `size`: its mask is not zero."""
+    if type(mask) is not np.ndarray or mask.dtype.kind not in "buif" or mask.ndim != 2 or not np.isfinite(mask).all():
+        raise DataError(f"{path}: the mask of part {name!r} must be a matrix of finite numbers, 0 outside of it; replace the file")
+    return sized(path, mask, size, of) != 0
+
+
 def _records(array: np.ndarray) -> list[np.void]:
-    """Flatten a MATLAB struct array, or a cell array of structs, to its records."""
+    """Flatten a MATLAB struct array, or a cell array of structs, to its records; what is empty, of whatever type, has none.
+
+    Raises:
+        TypeError: It holds numbers or text.
+    """
     flat = []
     for item in np.ravel(array):
-        flat += [item] if isinstance(item, np.void) else _records(item) if isinstance(item, np.ndarray) else []
+        if not isinstance(item, np.void | np.ndarray):
+            raise TypeError(f"{type(item).__name__} {item!s:.20} where structs belong")
+        flat += [item] if isinstance(item, np.void) else _records(item)
     return flat
 
 
@@ -161,13 +174,14 @@ def _field(record: np.void, name: str, position: int) -> np.ndarray:
 
 
 def open_image(path: str) -> Image.Image:
-    """Open and decode an image file.
+    """Open and decode an image file; the checksums of a PNG are verified.
 
     Raises:
         DataError: It is damaged or no image.
     """
     demand_regular(path)
     try:
+        png_file.require_whole(Path(path).read_bytes())
         with Image.open(path) as image:
             image.load()
             return image
@@ -179,12 +193,12 @@ def load_mat(path: str, key: str) -> np.ndarray:
     """Read one variable of a MATLAB file up to version 7.
 
     Raises:
-        DataError: It is damaged, of version 7.3, no MATLAB file, or lacks the variable.
+        DataError: It is damaged, of version 7.3, no MATLAB file, or lacks the variable, or that is no plain array, but sparse for instance.
     """
     demand_regular(path)
     try:
         data = Path(path).read_bytes()
-        require_whole(data)
+        mat_file.require_whole(data)
         content = scipy.io.loadmat(io.BytesIO(data), variable_names=[key])
     except NotImplementedError as error:
         raise DataError(f"{path} is a MATLAB file of version 7.3 (HDF5): save it with `save -v7`") from error
@@ -192,6 +206,8 @@ def load_mat(path: str, key: str) -> np.ndarray:
         raise DataError(f"{path} cannot be read ({error!r}): it is damaged or no MATLAB file; replace it") from error
     if key not in content:
         raise DataError(f"{path} holds no variable {key!r}: it is not the file this folder is for")
+    if type(content[key]) is not np.ndarray:  # a sparse matrix, an object of a MATLAB class, a function
+        raise DataError(f"{path}: {key} is a {type(content[key]).__name__}, not a plain array: save it as a full one, `full({key})`")
     return content[key]
 
 
@@ -207,7 +223,7 @@ def header_size(path: str) -> Size:
         demand_regular(path)
         with Image.open(path) as image:
             return image.height, image.width
-    except (*_BROKEN_FILE, DataError):
+    except Exception:  # of whatever kind: it has been named when the image was read
         return None
 
 

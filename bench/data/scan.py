@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from bench.data import nyud, pascal_files
 from bench.data.depth_values import DepthScan, scan_depth
-from bench.data.layout import DataError, Layout
+from bench.data.information import Shown, shown
+from bench.data.layout import LAYOUTS, DataError, Layout
 from bench.data.normal_values import NormalsScan, scan_normals
 from bench.tasks import IGNORE
 
@@ -30,6 +32,7 @@ class ImageScan(NamedTuple):
         depth: What values a file of depth holds, None without one.
         normals: The same of an array of normals.
         size: Rows and columns, by the header where the image is cut short; None where there is none.
+        shown: What the labelled pixels show, by task.
     """
 
     problems: tuple[tuple[str, str], ...]
@@ -38,6 +41,7 @@ class ImageScan(NamedTuple):
     depth: DepthScan | None
     normals: NormalsScan | None
     size: tuple[int, int] | None
+    shown: Shown
 
 
 def scan(
@@ -71,36 +75,42 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
 
     Labels must have the image's size; where no header tells it either, they must have the same size as one another.
     """
-    problems, labelled, void, shapes = [], {}, {}, {}
+    problems, labelled, void, shapes, labels = [], {}, {}, {}, {}
     size = depth = normals = None
     if files["image"] is not None:
-        try:
+        with _naming(problems, "image", files["image"]):
             size = pascal_files.read_image(files["image"]).shape[:2]
-        except DataError as error:
-            problems.append(("image", str(error)))
-            size = pascal_files.header_size(files["image"])
+        size = size or pascal_files.header_size(files["image"])
     for modality, read in READERS[layout].items():
         path = files.get(modality)
         if path is None:
             continue
-        try:
-            label = read(path, size)
-        except DataError as error:
-            problems.append((modality, str(error)))
-            continue
-        if label.size:  # parts of an image of unknown size that shows no object have none
-            shapes[modality] = label.shape[:2]
-        for task, has_label in LABELLED[layout].get(modality, {}).items():
-            labelled[task] = bool(has_label(label))
-        for task, ignored in VOID[layout].get(modality, {}).items():
-            void[task] = float(ignored(label).mean()) if label.size else 1.0
-        if modality == "depth":
-            depth = scan_depth(nyud.read_array(path))
-        elif read is nyud.read_normals:
-            normals = scan_normals(nyud.read_array(path, channels=3))
+        with _naming(problems, modality, path):
+            labels[modality] = label = read(path, size)
+            if label.size:  # parts of an image of unknown size that shows no object have none
+                shapes[modality] = label.shape[:2]
+            for task, has_label in LABELLED[layout].get(modality, {}).items():
+                labelled[task] = bool(has_label(label))
+            for task, ignored in VOID[layout].get(modality, {}).items():
+                void[task] = float(ignored(label).mean()) if label.size else 1.0
+            if modality == "depth":
+                depth = scan_depth(nyud.read_array(path))
+            elif read is nyud.read_normals:
+                normals = scan_normals(nyud.read_array(path, channels=3))
     if size is None:
         problems += disagreeing(files, shapes)
-    return ImageScan(tuple(problems), labelled, void, depth, normals, size)
+    return ImageScan(tuple(problems), labelled, void, depth, normals, size, shown(LAYOUTS[layout], labels))
+
+
+@contextmanager
+def _naming(problems: list[tuple[str, str]], modality: str, path: str) -> Iterator[None]:
+    """Turn whatever a file's reading raises into a problem: one that no reader foresaw must not end the check of all others."""
+    try:
+        yield
+    except DataError as error:
+        problems.append((modality, str(error)))
+    except Exception as error:
+        problems.append((modality, f"{path} cannot be read ({type(error).__name__}: {error}); replace it"))
 
 
 def disagreeing(files: Mapping[str, str | None], shapes: Mapping[str, tuple[int, int]]) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 SEPARATOR = " · "
 """Between the name of a method in one training mode and what sets a further sweep of it apart."""
 
@@ -21,6 +23,19 @@ def families(rows: Sequence[Mapping]) -> list[str]:
     titles = {name: _titles(name, list(own.values())) for name, own in sweeps.items()}
     places = {name: {sweep: place for place, sweep in enumerate(own)} for name, own in sweeps.items()}
     return [titles[name][places[name][_sweep(row)]] for name, row in zip(names, rows, strict=True)]
+
+
+def with_titles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the row frame with families named for readers: one of a single row without a dial as the table calls that row.
+
+    Args:
+        rows: As `bench.report.stats.row_frame` returns it.
+
+    Returns:
+        The frame with a new `family`, and the old one as `look`, by which `bench.report.style.family_styles` finds colour and marker.
+    """
+    alone = (rows.groupby("family")["label"].transform("size") == 1) & rows["dial"].isna() & ~rows["label"].isin(rows["family"])
+    return rows.assign(look=rows["family"], family=rows["family"].where(~alone, rows["label"]))
 
 
 def _methods_and_modes(rows: Sequence[Mapping]) -> list[str]:

@@ -149,7 +149,7 @@ def _tuning_note(rates: Sequence[str], tuning: Mapping | None) -> str:
 
 def _test_notes(plan: Mapping, rows: pd.DataFrame) -> list[str]:
     """Say how rows were told apart, and what that covers."""
-    kinds = set(rows.filter(regex="_resampled$").iloc[0])
+    kinds = set(rows.filter(regex="_resampled$").to_numpy().ravel())
     tested = [name.removesuffix("_resampled") for name in rows if name.endswith("_resampled")]
     pooled = any((rows[f"{name}_std"] > 0).sum() >= FEWEST_ROWS_TO_POOL for name in tested)
     seeds = "seeds (variance moderated over rows)" if pooled else "seeds"
@@ -169,8 +169,8 @@ def _test_notes(plan: Mapping, rows: pd.DataFrame) -> list[str]:
         + (" Seeds and images each count with their own degrees of freedom (Banerjee's interval)." if "seeds and images" in kinds else ""),
         *detectable_note(rows),
     ]
-    single = rows.loc[rows["seeds_complete"] == 1, "label"]
-    if len(single) and (rows["seeds_complete"] > 1).any():
+    single = list(rows.loc[rows["seeds_complete"] == 1, "label"])
+    if single and (rows["seeds_complete"] > 1).any():
         notes.append(f"Not tested, for one seed shows no spread, and so not told apart from any other row: {_listed(single)}.")
     reference = rows[rows["is_reference"]]
     if len(reference) and reference["seeds_complete"].iloc[0] == 1 and (rows["seeds_complete"] > 1).any():

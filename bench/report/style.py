@@ -42,9 +42,18 @@ def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
 
     No two share colour and marker, nor, of up to ten families of a colour, colour and hatch, nor, of up to four, colour and dash.
 
+    Baselines differ in their dashes too, for greys are near each other. Where no row has a dial, colours are free: those that are not in
+    `families.toml` take them.
+
+    Args:
+        rows: As `bench.report.stats.row_frame` returns it, or `bench.report.family.with_titles`.
+
     Returns:
         Per family, in the order of the rows, `color` (hex), `marker`, `linestyle` and `hatch`; families without a dial are grey.
     """
+    if "look" in rows:
+        styles = family_styles(rows.assign(family=rows["look"]).drop(columns="look"))
+        return {family: styles[look] for family, look in zip(rows["family"], rows["look"], strict=True)}
     known = tomllib.loads(FAMILIES.read_text(encoding="utf-8"))
     styles: dict[str, dict] = {}
     with_dial = rows.groupby("family", sort=False)["dial"].first().notna()
@@ -52,15 +61,21 @@ def family_styles(rows: pd.DataFrame) -> dict[str, dict]:
         ("with_dial", with_dial[with_dial].index, _PALETTE, _MARKERS),
         ("without_dial", with_dial[~with_dial].index, _GREYS, _GREY_MARKERS),
     ):
-        for family, (position, turn) in _places(families, known[name]).items():
+        places, own = _places(families, known[name]), {}
+        for family in sorted(places, key=lambda family: places[family][0] >= len(known[name])):  # strangers take what is left
+            position, turn = places[family]
             turn += position // len(colors) * (len(colors) == len(markers))
-            alike = [style for style in styles.values() if style["color"] == colors[position % len(colors)]]
-            styles[family] = {
-                "color": colors[position % len(colors)],
+            stranger = position - len(known[name])
+            color = _PALETTE[stranger % len(_PALETTE)] if stranger >= 0 and not with_dial.any() else colors[position % len(colors)]
+            alike = [style for style in own.values() if style["color"] == color]
+            dashes = {style["linestyle"] for style in (own.values() if colors is _GREYS and len(own) < len(_DASHES) else alike)}
+            own[family] = {
+                "color": color,
                 "marker": markers[(position + turn) % len(markers)],
-                "linestyle": _free(_DASHES, position + turn, {style["linestyle"] for style in alike}),
+                "linestyle": _free(_DASHES, position + turn, dashes),
                 "hatch": _free(_HATCHES, position + turn, {style["hatch"] for style in alike}),
             }
+        styles |= own
     return {family: styles[family] for family in with_dial.index}
 
 
@@ -148,15 +163,42 @@ def keep_in_view(axes: Axes, values: Iterable[float], which: str, *, spans: floa
     getattr(axes, f"set_{which}lim")(*(np.exp(limits) if log else limits))
 
 
-def draw_intervals(axes: Axes, intervals: Iterable[tuple[float, float, float, Mapping]], which: str) -> None:
+def leave_margin(axes: Axes, ends: Iterable[float], which: str, *, share: float = 0.02) -> None:
+    """Move the frame off the intervals that end inside of it or on it, so that none looks as if it went on.
+
+    Args:
+        axes: Axes whose limits are final but for this.
+        ends: Ends of the intervals, in data units; NaN is left out.
+        which: "x" or "y".
+        share: The margin, as a share of the axis.
+    """
+    log = getattr(axes, f"get_{which}scale")() == "log"
+    known = np.sort([end for end in ends if np.isfinite(end) and (end > 0 or not log)])
+    limits = np.asarray(getattr(axes, f"get_{which}lim")())
+    known, limits = (np.log(known), np.log(limits)) if log else (known, limits)
+    margin = share * (limits[1] - limits[0])
+    for end in known:  # upwards: a moved frame may come upon the next end
+        if end <= limits[1] < end + margin:
+            limits[1] = end + margin
+    for end in known[::-1]:
+        if end >= limits[0] > end - margin:
+            limits[0] = end - margin
+    getattr(axes, f"set_{which}lim")(*(np.exp(limits) if log else limits))
+
+
+def draw_intervals(axes: Axes, intervals: Iterable[tuple[float, float, float, Mapping]], which: str) -> bool:
     """Draw intervals as thin lines; one that runs out of the frame ends there in an arrow head, so that none looks shorter than it is.
 
     Args:
         axes: Axes whose limits are final.
         intervals: Per interval its place on the other axis, low, high, and `color` and `alpha`; NaN and widthless ones are left out.
         which: Axis along which the intervals lie, "x" or "y".
+
+    Returns:
+        Whether an arrow head was drawn, for the legend.
     """
     start, end = sorted(getattr(axes, f"get_{which}lim")())
+    arrows = False
     heads = {"x": ("<", ">"), "y": ("v", "^")}[which]
     for place, low, high, look in intervals:
         if np.isnan(low) or np.isnan(high) or low == high:
@@ -168,6 +210,8 @@ def draw_intervals(axes: Axes, intervals: Iterable[tuple[float, float, float, Ma
             if beyond:
                 spot = ([edge], [place]) if which == "x" else ([place], [edge])
                 axes.plot(*spot, head, markersize=3.2, markeredgewidth=0, clip_on=False, zorder=2.6, scalex=False, scaley=False, **look)
+                arrows = True
+    return arrows
 
 
 def seeds_note(n: Iterable[float]) -> str:
@@ -176,14 +220,28 @@ def seeds_note(n: Iterable[float]) -> str:
     return "seeds" if not known else f"{known[0]} to {known[-1]} seeds" if len(known) > 1 else f"{known[0]} seeds"
 
 
+_STEPS = (
+    (1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.5, 2, 3, 4, 6, 8), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+)  # fmt: skip
+"""Ticks of a decade, from sparse to dense."""
+
+_TICKS_WANTED = 4
+"""Labelled ticks between the lowest and the highest value of a log axis, if some `_STEPS` give that many."""
+
+
 def log_axis(axes: Axes, values: Iterable[float], which: str = "x") -> None:
-    """Make an axis logarithmic and label it with plain numbers, also where it spans less than a decade."""
+    """Make an axis logarithmic and label it with plain numbers all along its values, also where they span less than a decade."""
     values = np.asarray(list(values), dtype=float)
     axes.set(**{f"{which}scale": "log"})
-    axis, span = (axes.xaxis if which == "x" else axes.yaxis), values.max() / values.min()
-    axis.set_major_locator(MaxNLocator(5) if span < 6 else LogLocator(subs=(1, 2, 3, 5, 7) if span < 30 else (1, 2, 5)))
-    if span >= 1000:
-        axis.set_major_locator(LogLocator())
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    decades = 10.0 ** np.arange(np.floor(np.log10(values.min())), np.log10(values.max()) + 1)
+
+    def inside(steps: Sequence[float]) -> int:
+        ticks = np.outer(decades, steps)
+        return int(((ticks >= 0.98 * values.min()) & (ticks <= 1.02 * values.max())).sum())
+
+    steps = next((steps for steps in _STEPS if inside(steps) >= _TICKS_WANTED), None)
+    axis.set_major_locator(MaxNLocator(5) if steps is None else LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

@@ -14,6 +14,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from bench.report.family import with_titles
 from bench.report.page.assets import data_uri, downloads, packed, pictures, plotly_packed, small_png
 from bench.report.page.facts import facts
 from bench.report.page.payload import payload
@@ -53,6 +54,7 @@ def make_page(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    rows = with_titles(rows)
     data = payload(plan, records, rows, damaged or {}) | {"panels": pictures(drawn.panels, list(rows["label"]))}
     images = [
         {"name": name, "caption": CAPTIONS[name], "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.report.family import with_titles
 from bench.report.panels import Panel, load_panels
 from bench.report.plots.costs import draw_memory, memory_numbers
 from bench.report.plots.panels import METHODS_AT_MOST, draw_panels, labelled_places, panel_numbers
@@ -86,7 +87,7 @@ def make_figures(
         directory: Where the records' panels lie.
         tuning: `tuning.json` of the suite, or None.
     """
-    drawn = Drawn(panels=load_panels(plan, records, directory))
+    drawn, rows = Drawn(panels=load_panels(plan, records, directory)), with_titles(rows)
     for name, make in _makers(plan, records, rows, title, drawn.panels, tuning):
         try:
             figure, numbers = make()

@@ -1,10 +1,13 @@
-"""Place short labels beside the points of a plot: a greedy choice among fixed candidates, the same picture every time.
+"""Place short labels beside the points of a plot: a choice among fixed candidates, the same picture every time.
 
 Force-directed packages push labels off points but not off error bars, steps and joining lines, and stop by wall-clock time. Here everything
-drawn becomes weighted pixels, and a label takes the candidate place that covers the least of them.
+drawn becomes weighted pixels, and a label takes the candidate place that covers the least of them. Leaders must be followed by eye: one
+that runs along a line or through another leader or label costs as much as covering something. Labels are placed one by one, the most
+crowded first; then each moves again, with the others where they are, and two that are in each other's way move together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -16,9 +19,37 @@ from matplotlib.patheffects import withStroke
 _ANGLES_DEGREES = (45, 135, 90, 0, -45, 180, -90, -135, 67, 113, 22, -22, 158, -67, -113, -158)
 _RADII_POINTS = (8.0, 10.0, 13.0, 17.0, 22.0, 28.0, 36.0, 46.0, 58.0, 72.0)
 _LEADER_FROM_POINTS = 13.0
-_LINE_WEIGHT, _LEADER_WEIGHT, _MARKER_WEIGHT, _LABEL_WEIGHT, _OUTSIDE_WEIGHT = 1.0, 3.0, 4.0, 400.0, 400.0
+_LINE_WEIGHT, _MARKER_WEIGHT, _LABEL_WEIGHT, _OUTSIDE_WEIGHT = 1.0, 4.0, 400.0, 400.0
 _CROSSED_WEIGHT = 60.0
+"""Of a leader through a label, or through another leader."""
+
+_OVERDRAWN_WEIGHT = 1.5
+"""Of two points of a leader that lie on something drawn: one that crosses a line has about two, one along an error bar all of its own."""
+
 _LEFT_OUT_FROM = 400.0
+_ROUNDS, _PAIRED_PLACES = 4, 32
+"""How often every label may move again, and the best places of each of two labels that move together."""
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where one label may stand.
+
+    Attributes:
+        offsets: (k, 2) from the point to the middle of the label, pixels.
+        boxes: (k, 4) left, bottom, right, top in pixels, with a margin.
+        leaders: (k, s, 2) pixels along the leader, NaN where there is none.
+        costs: (k,) of what lies in each place whatever the other labels do.
+    """
+
+    offsets: np.ndarray
+    boxes: np.ndarray
+    leaders: np.ndarray
+    costs: np.ndarray
+
+    def at(self, chosen: Sequence[int] | np.ndarray) -> "_Places":
+        """Return some of the places."""
+        return _Places(self.offsets[chosen], self.boxes[chosen], self.leaders[chosen], self.costs[chosen])
 
 
 def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: Sequence[str], colors: Sequence, size: float) -> None:
@@ -34,66 +65,135 @@ def place_labels(axes: Axes, *, x: Sequence[float], y: Sequence[float], texts: S
         colors: (n,) colours of the labels.
         size: Font size in points.
     """
+    if not len(texts):
+        return
     scale = axes.figure.dpi / 72
-    drawn, weights = _drawn_pixels(axes, step=2 * scale)
-    frame = axes.get_window_extent().extents
-    points = (
-        axes.transData.transform(np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)]))
-        if len(texts)
-        else np.empty((0, 2))
-    )
-    crowd = [(np.hypot(*(points - point).T) < 25 * scale).sum() for point in points]
+    points = axes.transData.transform(np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)]))
     renderer, font = axes.figure.canvas.get_renderer(), FontProperties(size=size)
-
-    def wide(text: str) -> tuple[float, float, float]:
-        return renderer.get_text_width_height_descent(text, font, ismath=False)
-
-    placed: list[np.ndarray] = []
-    leaders: list[np.ndarray] = []
-    for index in sorted(range(len(texts)), key=lambda position: -crowd[position]):
-        half = np.array([0.5 * wide(texts[index])[0], 0.55 * size * scale])
-        best = None
-        for radius in _RADII_POINTS:
-            for rank, angle in enumerate(np.deg2rad(_ANGLES_DEGREES)):
-                offset = radius * scale * np.array([np.cos(angle), np.sin(angle)]) + np.array([np.cos(angle) * (half[0] - half[1]), 0])
-                box = np.concatenate([points[index] + offset - half, points[index] + offset + half])
-                cost = _cost(box, drawn, weights, placed, frame, margin=1.2 * scale) + 0.25 * (radius - _RADII_POINTS[0]) + 0.02 * rank
-                line = _leader(points[index], box, 2 * scale) if radius >= _LEADER_FROM_POINTS else points[:0]
-                crossed = _crossings(line, placed) + sum(bool(_crossings(other, [box])) for other in leaders)
-                if best is None or cost + _CROSSED_WEIGHT * crossed < best[0]:
-                    best = (cost + _CROSSED_WEIGHT * crossed, radius, offset, box, line)
-        cost, radius, offset, box, line = best
-        if cost >= _LEFT_OUT_FROM:
-            continue
-        placed.append(box)
-        if len(line):
-            leaders.append(line)
-            drawn, weights = np.concatenate([drawn, line]), np.append(weights, np.full(len(line), _LEADER_WEIGHT))
+    widths = [renderer.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts]
+    drawn, frame = _drawn_pixels(axes, step=2 * scale), axes.get_window_extent().extents
+    candidates = [
+        _places(point, np.array([0.5 * width, 0.55 * size * scale]), drawn, frame, scale)
+        for point, width in zip(points, widths, strict=True)
+    ]
+    crowd = [(np.hypot(*(points - point).T) < 25 * scale).sum() for point in points]
+    for index, place in sorted(_choose(candidates, sorted(range(len(texts)), key=lambda position: -crowd[position])).items()):
+        own = candidates[index]
         leader = {"arrowstyle": "-", "color": "0.55", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2.5}
         axes.annotate(
-            texts[index], (x[index], y[index]), xytext=offset / scale, textcoords="offset points", ha="center", va="center_baseline",
-            fontsize=size, color=colors[index], zorder=6, arrowprops=leader if radius >= _LEADER_FROM_POINTS else None,
+            texts[index], (x[index], y[index]), xytext=own.offsets[place] / scale, textcoords="offset points", ha="center",
+            va="center_baseline", fontsize=size, color=colors[index], zorder=6,
+            arrowprops=leader if np.isfinite(own.leaders[place]).any() else None,
             path_effects=[withStroke(linewidth=1.8, foreground="white")],
         )  # fmt: skip
 
 
-def _leader(point: np.ndarray, box: np.ndarray, step: float) -> np.ndarray:
-    """Return points along the leader from a point to the middle of its label's box."""
-    return _along(np.stack([point, (box[:2] + box[2:]) / 2]), step)
+def _places(point: np.ndarray, half: np.ndarray, drawn: tuple[np.ndarray, np.ndarray], frame: np.ndarray, scale: float) -> _Places:
+    """Return the places of a label of half a width and half a height around its point, all in pixels."""
+    radii, angles = np.repeat(_RADII_POINTS, len(_ANGLES_DEGREES)), np.deg2rad(np.tile(_ANGLES_DEGREES, len(_RADII_POINTS)))
+    offsets = radii[:, None] * scale * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    offsets[:, 0] += np.cos(angles) * (half[0] - half[1])
+    boxes = np.concatenate([point + offsets - half, point + offsets + half], axis=1)
+    count = int(2 * (max(_RADII_POINTS) * scale + half[0]) / (2 * scale))
+    leaders = point + np.linspace(0, 1, count)[:, None] * offsets[:, None]
+    hidden = ((leaders >= boxes[:, None, :2]) & (leaders <= boxes[:, None, 2:])).all(axis=2)  # the text covers its leader's end
+    leaders[hidden | (radii < _LEADER_FROM_POINTS)[:, None]] = np.nan
+    outside = (boxes[:, :2] < frame[:2]).any(axis=1) | (boxes[:, 2:] > frame[2:]).any(axis=1)
+    boxes = boxes + 0.6 * scale * np.array([-1, -1, 1, 1])  # so that two labels are 1.2 points apart
+    pixels, weights = drawn
+    costs = np.array([weights[((pixels > box[:2]) & (pixels < box[2:])).all(axis=1)].sum() for box in boxes])
+    costs += (
+        _OUTSIDE_WEIGHT * outside + 0.25 * (radii - _RADII_POINTS[0]) + 0.02 * np.tile(np.arange(len(_ANGLES_DEGREES)), len(_RADII_POINTS))
+    )
+    return _Places(offsets, boxes, leaders, costs + _OVERDRAWN_WEIGHT * _overdrawn(leaders, point, pixels, scale))
 
 
-def _crossings(line: np.ndarray, boxes: Sequence[np.ndarray]) -> int:
-    """Count the boxes that a leader runs through."""
-    return sum(bool(((line > box[:2]) & (line < box[2:])).all(axis=1).any()) for box in boxes)
+def _overdrawn(leaders: np.ndarray, point: np.ndarray, pixels: np.ndarray, scale: float) -> np.ndarray:
+    """Return how much of each leader, in steps of two points, lies on something drawn, the surroundings of its own marker left out."""
+    if not len(pixels):
+        return np.zeros(len(leaders))
+    cell = 2 * scale
+    cells = np.floor(pixels / cell).astype(int)
+    low = cells.min(axis=0) - 1
+    taken = np.zeros(cells.max(axis=0) - low + 2, dtype=bool)
+    for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):  # as near as this it looks like one line
+        taken[tuple((cells - low + shift).T)] = True
+    away = np.hypot(*np.moveaxis(leaders - point, 2, 0)) > 5 * scale  # False for NaN
+    at = np.floor(np.where(away[..., None], leaders, point) / cell).astype(int) - low
+    inside = away & ((at >= 0) & (at < taken.shape)).all(axis=2)
+    at = np.where(inside[..., None], at, 0)
+    steps = np.nanmax(np.hypot(*np.moveaxis(leaders[:, :2] - point, 2, 0)), axis=1, initial=0.0)
+    return (taken[at[..., 0], at[..., 1]] & inside).sum(axis=1) * steps / cell
 
 
-def _cost(box: np.ndarray, drawn: np.ndarray, weights: np.ndarray, placed: list[np.ndarray], frame: np.ndarray, *, margin: float) -> float:
-    """Return how much a label in `box` (left, bottom, right, top in pixels) would cover."""
-    low, high = box[:2] - margin, box[2:] + margin
-    covered = weights[((drawn > low) & (drawn < high)).all(axis=1)].sum()
-    clashes = sum(bool((low < other[2:]).all() and (high > other[:2]).all()) for other in placed)
-    outside = bool((box[:2] < frame[:2]).any() or (box[2:] > frame[2:]).any())
-    return covered + _LABEL_WEIGHT * clashes + _OUTSIDE_WEIGHT * outside
+def _choose(candidates: Sequence[_Places], order: Sequence[int]) -> dict[int, int]:
+    """Return the place of each label that has one, by number.
+
+    Args:
+        candidates: The places of each label.
+        order: The order in which labels are placed first.
+    """
+    chosen: dict[int, int] = {}
+
+    def crowding(index: int, *, besides: int | None = None) -> np.ndarray:
+        own, total = candidates[index], candidates[index].costs.copy()
+        for other, place in chosen.items():
+            if other not in (index, besides):
+                total += _conflicts(own, candidates[other], place)
+        return total
+
+    for _ in range(1 + _ROUNDS):
+        before = dict(chosen)
+        for index in order:
+            total = crowding(index)
+            chosen.pop(index, None)
+            if total.min() < _LEFT_OUT_FROM:
+                chosen[index] = int(total.argmin())
+        for first, second in [(a, b) for place, a in enumerate(order) for b in order[place + 1 :] if a in chosen and b in chosen]:
+            if _conflicts(candidates[first].at([chosen[first]]), candidates[second], chosen[second])[0]:
+                chosen[first], chosen[second] = _together(candidates, first, second, crowding)
+        if chosen == before:
+            break
+    return chosen
+
+
+def _together(candidates: Sequence[_Places], first: int, second: int, crowding: Callable[..., np.ndarray]) -> tuple[int, int]:
+    """Return the best places of two labels that are in each other's way, as when their leaders cross."""
+    costs = {index: crowding(index, besides=other) for index, other in ((first, second), (second, first))}
+    best = {index: np.argsort(cost, kind="stable")[:_PAIRED_PLACES] for index, cost in costs.items()}
+    own = candidates[first].at(best[first])
+    both = np.stack([_conflicts(own, candidates[second], place) + costs[second][place] for place in best[second]], axis=1)
+    at = np.unravel_index((both + costs[first][best[first], None]).argmin(), both.shape)
+    return int(best[first][at[0]]), int(best[second][at[1]])
+
+
+def _conflicts(own: _Places, others: _Places, place: int) -> np.ndarray:
+    """Return, for each place of a label, what another one in its place costs: text on text, a leader through a text, crossed leaders."""
+    box, leader = others.boxes[place], others.leaders[place]
+    leader = leader[np.isfinite(leader).all(axis=1)]
+    clash = ((own.boxes[:, :2] < box[2:]) & (own.boxes[:, 2:] > box[:2])).all(axis=1)
+    through = ((own.leaders > box[:2]) & (own.leaders < box[2:])).all(axis=2).any(axis=1)
+    cost = _LABEL_WEIGHT * clash + _CROSSED_WEIGHT * through
+    if len(leader):
+        covered = ((leader > own.boxes[:, None, :2]) & (leader < own.boxes[:, None, 2:])).all(axis=2).any(axis=1)
+        cost += _CROSSED_WEIGHT * (covered + 1.0 * _crossed(own.leaders, leader))
+    return cost
+
+
+def _crossed(leaders: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return which of some leaders, (k, s, 2) with NaN where nothing is drawn, cross another one, (t, 2)."""
+    known = np.isfinite(leaders).all(axis=2)
+    last = leaders[np.arange(len(leaders)), np.maximum(known.sum(axis=1) - 1, 0)]
+
+    def side(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> np.ndarray:
+        along, across = end - start, point - start
+        return along[..., 0] * across[..., 1] - along[..., 1] * across[..., 0]
+
+    start = leaders[:, 0]
+    apart = (side(start, last, other[0]) * side(start, last, other[-1]) < 0) & (
+        side(other[0], other[-1], start) * side(other[0], other[-1], last) < 0
+    )
+    return apart  # False for NaN
 
 
 def _drawn_pixels(axes: Axes, *, step: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from bench.report.plots.labels import place_labels
 from bench.report.stats import pareto_front
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, draw_intervals, keep_in_view, log_axis, new_figure, seeds_note
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, draw_intervals, keep_in_view, leave_margin, log_axis, new_figure, seeds_note
 
 MIB = 2**20
 LABELS_AT_MOST = 48
@@ -103,9 +103,9 @@ def draw_pareto(
         axes = figure.add_subplot()
         axes.set(title=title)
         _draw_points(axes, numbers, styles, cost_title, published)
-        handles = [_front_handle(), *_reading_aids(numbers, reference_label, published)]
+        arrows = _draw_intervals([(axes, numbers)], styles)
+        handles = [_front_handle(), *_reading_aids(numbers, reference_label, published, arrows=arrows)]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), frameon=False, columnspacing=1.2)
-        _draw_intervals([(axes, numbers)], styles)
         _label_points(figure, [(axes, numbers)], styles, published)
     return figure
 
@@ -130,10 +130,9 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
         for axes in list(grid)[len(parts) :]:
             axes.remove()
         figure.suptitle(f"{title}\nNumbers: value of the method's dial", fontsize=8)
-        numbers = max(parts.values(), key=len)
-        handles = [*_family_handles(numbers, styles), _front_handle(), *_reading_aids(numbers, reference_label, None)]
+        numbers, arrows = max(parts.values(), key=len), _draw_intervals(pairs, styles)
+        handles = [*_family_handles(numbers, styles), _front_handle(), *_reading_aids(numbers, reference_label, None, arrows=arrows)]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.2)
-        _draw_intervals(pairs, styles)
         _label_points(figure, pairs, styles, None, names=len(styles) > FAMILIES_AT_MOST, most=FRONT_LABELS_SMALL)
     return figure
 
@@ -158,14 +157,20 @@ def _draw_points(axes: Axes, numbers: pd.DataFrame, styles: Mapping[str, dict], 
     scores = [0.0, *numbers["delta_m"], *([] if published is None else published["delta_m"])]
     keep_in_view(axes, scores, "y", spans=0.6)
     keep_in_view(axes, costs, "x", spans=0.25)
+    for which, name in (("x", "cost"), ("y", "delta_m")):
+        leave_margin(axes, [*numbers[f"{name}_low"], *numbers[f"{name}_high"]], which)
     _draw_front(axes, numbers)
 
 
-def _draw_intervals(pairs: list, styles: Mapping[str, dict]) -> None:
-    """Draw the intervals once no axis moves any more: axes may share theirs."""
-    for axes, numbers in pairs:
-        for which in ("x", "y"):
+def _draw_intervals(pairs: list, styles: Mapping[str, dict]) -> bool:
+    """Draw the intervals once no axis moves any more, for axes may share theirs; return whether any runs out of the frame."""
+    return any(
+        [
             draw_intervals(axes, _intervals(numbers, styles, which, everywhere=len(numbers) <= LABELS_AT_MOST), which)
+            for axes, numbers in pairs
+            for which in ("x", "y")
+        ]
+    )
 
 
 def _intervals(numbers: pd.DataFrame, styles: Mapping[str, dict], which: str, *, everywhere: bool) -> list:
@@ -204,7 +209,7 @@ def _front_handle() -> Line2D:
     return Line2D([], [], label="Pareto front", color="0.25", linewidth=1.0, linestyle=(0, (4, 2)))
 
 
-def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None) -> list[Line2D]:
+def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None, *, arrows: bool) -> list[Line2D]:
     """Return the legend entries that explain the signs in use."""
     handles = [Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (1, 2)), label=f"Δm = 0: {reference_label}")]
     if not numbers["on_front"].all():
@@ -220,7 +225,7 @@ def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.Dat
                 marker="|",
                 linestyle="none",
                 markersize=7,
-                label=f"lines: 95 % interval over {seeds_note(numbers['n'])}; arrow: it goes on",
+                label=f"lines: 95 % interval over {seeds_note(numbers['n'])}{'; arrow: it goes on' if arrows else ''}",
             )
         )
     if published is not None:

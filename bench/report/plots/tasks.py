@@ -24,6 +24,7 @@ from bench.report.style import (
     bar_look,
     draw_intervals,
     keep_in_view,
+    leave_margin,
     legend_columns,
     new_figure,
     present_families,
@@ -120,6 +121,7 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
     with mpl.rc_context(STYLE):
         figure = new_figure(TEXT_WIDTH_INCHES, max(2.2, 1.3 + 0.17 * len(labels)))
         grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+        arrows = False
         for axes, task in zip(grid, tasks, strict=True):
             own = numbers[numbers["task"] == task].set_index("label").reindex(labels)
             at = np.arange(len(labels))
@@ -130,8 +132,9 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
             axes.axvline(0, color="0.2", linewidth=0.7)
             axes.set_xlim(*(_room(own) if own["change"].notna().any() else (-1, 1)))
             keep_in_view(axes, [0.0, *own["change"].dropna()], "x", spans=0.75)
+            leave_margin(axes, [*own["low"].astype(float), *own["high"].astype(float)], "x")
             lines = zip(at, own["low"].astype(float), own["high"].astype(float), [{"color": "0.25", "alpha": 0.8}] * len(at), strict=True)
-            draw_intervals(axes, lines, "x")
+            arrows |= draw_intervals(axes, lines, "x")
             axes.set(title=f"{TASKS[task].title}\n{TASKS[task].metric_title}", xlabel="change (%)")
             axes.grid(axis="y", visible=False)
         grid[0].set_yticks(np.arange(len(labels)), labels, fontsize=6.5)
@@ -143,7 +146,7 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
             figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(shown), frameon=False, columnspacing=1.2)
         figure.suptitle(
             f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: 95 % interval over "
-            f"{seeds_note(rows['seeds_complete'][rows['seeds_complete'] > 0])}, arrow: it goes on{note}",
+            f"{seeds_note(rows['seeds_complete'][rows['seeds_complete'] > 0])}{', arrow: it goes on' if arrows else ''}{note}",
             fontsize=8,
         )
     return figure
