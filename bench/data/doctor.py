@@ -115,9 +115,6 @@ def check_weights(path: Path) -> Finding:
         return Finding(subject, "fail", "holds no tensors", "give a state dict, or a checkpoint with one under 'model'")
     if not all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point()):
         return Finding(subject, "fail", "holds values that are not finite", "fetch or make the file again")
-    count = sum(t.numel() for t in tensors)
-    return Finding(
-        subject,
-        "ok",
-        f"{len(tensors)} tensors, {count / 1e6:.2f} M values, {path.stat().st_size / 1e6:.1f} MB; `plan` says whether they fit",
-    )
+    values, size = sum(t.numel() for t in tensors) / 1e6, path.stat().st_size / 1e6
+    told = f"{len(tensors)} tensors, {values:.2f} M values, {size:.1f} MB; `run` refuses what does not fit its backbone"
+    return Finding(subject, "ok", told)
