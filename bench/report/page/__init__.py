@@ -19,6 +19,7 @@ from bench.report.page.assets import data_uri, downloads, packed, pictures, plot
 from bench.report.page.facts import facts
 from bench.report.page.payload import payload
 from bench.report.plots import CAPTIONS, Drawn
+from bench.report.summary import paragraphs
 from bench.report.tables import MainTable, printed_parts
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -63,7 +64,7 @@ def make_page(
     ]
     return environment.get_template("page.html.j2").render(
         plan=plan,
-        description=_paragraphs(plan.get("description") or ""),
+        description=paragraphs(plan.get("description") or ""),
         title=table.title,
         facts=facts(plan, records, rows, damaged or {}),
         findings=findings,
@@ -116,9 +117,3 @@ def _download_names(contents: Mapping[str, str | bytes]) -> list[str]:
     tables = [name for name in contents if name.startswith("table") or name.endswith((".tex", ".md"))]
     others = [name for name in contents if name not in tables and name.endswith((".pdf", ".csv"))]
     return tables + sorted(others, key=lambda name: (not name.endswith(".csv"), name))
-
-
-def _paragraphs(text: str) -> list[dict[str, str]]:
-    """Split a docstring into paragraphs; indented ones are commands."""
-    parts = [part for part in text.strip("\n").split("\n\n") if part.strip()]
-    return [{"text": " ".join(part.split()), "kind": "code" if part.startswith("    ") else "text"} for part in parts]
