@@ -20,7 +20,7 @@ from bench.data.roots import ensure_synthetic, open_split
 from bench.data.untouched import refuse_inside
 from bench.errors import SuiteError
 from bench.model.backbone import WeightsError, build_backbone
-from bench.plan import missing, missing_profiles, write_plan
+from bench.plan import damaged_profiles, missing, missing_profiles, write_plan
 from bench.prepare import prepare_trials
 from bench.profile import profile_id
 from bench.record import read_record, write_atomically
@@ -119,10 +119,14 @@ def launch_suite(
 def work_left(
     chosen: list[TrialConfig], suite_dir: Path, *, accuracy: bool, profiles: bool, rerun: frozenset[str], console: Console
 ) -> tuple[list[TrialConfig], list[TrialConfig]]:
-    """Return the trials to run and those to profile: what has no record, and of the others what `rerun` names."""
+    """Return the trials to run and those to profile: what has no record, and of the others what is damaged and what `rerun` names."""
     rules = {"rerun": rerun, "code_id": provenance.code_id(), "set_aside": partial(console.print, style="yellow", markup=False)}
     to_do = missing(chosen, suite_dir, **rules) if accuracy else []
-    return to_do, missing_profiles(to_do if accuracy else chosen, suite_dir, **rules) if profiles else []
+    if not profiles:
+        return to_do, []
+    again = damaged_profiles(chosen, suite_dir, rules["set_aside"])
+    lacking = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules)
+    return to_do, list({profile_id(trial): trial for trial in (*again, *lacking)}.values())
 
 
 def new_launch(

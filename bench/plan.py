@@ -1,5 +1,6 @@
 """What a suite asks for and what is still to do: the plan on disk, the missing trials, and what profiles tell of their time."""
 
+import contextlib
 import datetime
 import json
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from bench.config import TrialConfig, steps_per_epoch
 from bench.migration import migration_notes
 from bench.plain import digest
 from bench.profile import profile_id
-from bench.record import SCHEMA_VERSION, read_record, read_trusted, write_atomically
+from bench.record import SCHEMA_VERSION, RecordError, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite
 from bench.trial import method_block
 
@@ -91,6 +92,18 @@ def missing_profiles(
     return [trial for run_id, trial in wanted.items() if to_do(suite_dir / "profiles" / f"{run_id}.json", rerun, code_id, set_aside)]
 
 
+def damaged_profiles(trials: list[TrialConfig], suite_dir: Path, set_aside: Callable[[str], None]) -> list[TrialConfig]:
+    """Return one trial for every damaged profile of these trials, which is moved away and told of, whoever is to use it."""
+    found = []
+    for run_id, trial in {profile_id(trial): trial for trial in sorted(trials, key=lambda trial: -trial.seed)}.items():
+        path = suite_dir / "profiles" / f"{run_id}.json"
+        problem = read_trusted(path)[1] if path.exists() else None
+        if problem is not None:
+            set_aside(problem)
+            found.append(trial)
+    return found
+
+
 def to_do(path: Path, rerun: frozenset[str], code_id: str | None, set_aside: Callable[[str], None] | None) -> bool:
     """Whether a record is missing, or to be made again; arguments as of `missing`."""
     if not path.exists():
@@ -110,8 +123,11 @@ def to_do(path: Path, rerun: frozenset[str], code_id: str | None, set_aside: Cal
 
 
 def profiled_seconds(trials: list[TrialConfig], suite_dir: Path) -> dict[str, float]:
-    """Estimate from the profiles the seconds that trials train: per run id, those without a profile left out."""
-    profiles = {path.stem: read_record(path) for path in (suite_dir / "profiles").glob("*.json")}
+    """Estimate from the profiles the seconds that trials train: per run id, those without one that can be read left out."""
+    profiles: dict[str, dict[str, Any]] = {}
+    for run_id in dict.fromkeys(map(profile_id, trials)):
+        with contextlib.suppress(RecordError, FileNotFoundError):  # an order and an estimate do without; `status` names a damaged one
+            profiles[run_id] = read_record(suite_dir / "profiles" / f"{run_id}.json")
     seconds = {}
     for trial in trials:
         profile = profiles.get(profile_id(trial))

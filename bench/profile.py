@@ -13,8 +13,8 @@ import torch
 
 from bench.config import TrialConfig
 from bench.data.feed_modes import open_feeds
-from bench.data.layout import fingerprint
-from bench.data.roots import content_hash_of, data_root_of
+from bench.data.layout import content_hash_of, fingerprint
+from bench.data.roots import data_root_of
 from bench.heartbeat import beat
 from bench.measure import cost
 from bench.model.multitask import MultiTaskModel, build_model

@@ -86,20 +86,35 @@ def printed_to(path: Path) -> Iterator[None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line to a file in one write, so that a kill leaves whole lines.
+    """Append one line to a file so that a kill or a full disk leaves whole lines; one that is torn all the same is ended first.
 
     Raises:
-        StorageError: The disk does not take it.
+        StorageError: The disk does not take it; the file is as long as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, f"{line}\n".encode())
+            length = os.fstat(descriptor).st_size
+            torn = length > 0 and os.pread(descriptor, 1, length - 1) != b"\n"
+            write_whole(descriptor, f"{chr(10) * torn}{line}\n".encode(), length)
         finally:
             os.close(descriptor)
     except OSError as error:
         refuse(error, path)
+        raise
+
+
+def write_whole(descriptor: int, data: bytes, length: int) -> None:
+    """Write all of the data at the end of a file of this length, however little a write takes; nothing where the disk refuses a part."""
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        with contextlib.suppress(OSError):  # what cannot be taken back stays: readers skip a torn line
+            if os.fstat(descriptor).st_size == length + written:  # else another process has added its own
+                os.ftruncate(descriptor, length)
         raise
 
 

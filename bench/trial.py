@@ -14,8 +14,8 @@ from bench import provenance
 from bench.config import RecipeConfig, TrialConfig, steps_per_epoch
 from bench.data.feed import Feed
 from bench.data.feed_modes import open_feeds, resident_bytes
-from bench.data.layout import fingerprint
-from bench.data.roots import content_hash_of, data_root_of
+from bench.data.layout import content_hash_of, fingerprint
+from bench.data.roots import data_root_of
 from bench.data.shown import shown_ids
 from bench.measure import cost
 from bench.measure.panels import Panels

@@ -3,20 +3,23 @@
     python -m benchmarks.feed --out results/reference/feed
 
 Renders a synthetic PASCAL_MT tree at PASCAL's size (500 pixels), or reads --data-root, and measures in one run, at 448 px with all four
-tasks: (a) a per-sample loader on the raw files that follows the release's recipe in OpenCV (`benchmarks/per_sample.py`), in loader
-processes; (b) the feed over the prepared cache, in worker threads; (c) the feed in memory. All give the same kind of batch on the same
-device. Rounds are interleaved and the median counts, so that other load on the machine falls on all alike; CPU time counts that of every
-process and thread. On a machine with a GPU the feed's batches are made there.
+tasks: (a) a per-sample loader on the raw files that follows the release's recipe in PIL, SciPy and OpenCV (`benchmarks/per_sample.py`), in
+loader processes; (b) the feed over the prepared cache, in worker threads; (c) the feed in memory. All give the same kind of batch on the
+same device. Rounds are interleaved and the median counts, so that other load on the machine falls on all alike; CPU time counts that of
+every process and thread. On a machine with a GPU the feed's batches are made there.
+
+Then trains, with each mode of the feed and without any, and shows what share of a step is spent waiting (`benchmarks/waiting.py`).
 """
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,40 +40,48 @@ from bench.data.roots import open_split
 from bench.data.store import CachedStore, FileStore, WorkingSize
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
 from bench.record import write_atomically
-from benchmarks import per_sample
+from bench.training.loop import to_device
+from benchmarks import per_sample, waiting
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")
 SIZE, BATCH = 448, 8
+LEAST = 256
 
 
 class PerSample(Dataset):
-    """The release's order, one sample at a time: decode, flip, warp, resize."""
+    """The release's order, one sample at a time: decode, flip, warp, resize. The suite only says where the files are."""
 
     def __init__(self, root: Path, train: bool) -> None:
-        self.raw, self.train = open_split(root, "train", TASKS), train
+        found = open_split(root, "train", TASKS)
+        self.ids, self.files, self.train = found.ids, found.files, train
 
     def __len__(self) -> int:
-        return len(self.raw)
+        return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = self.raw[index]
+        name = self.ids[index]
+        sample = {"id": name} | per_sample.read({modality: paths[name] for modality, paths in self.files.items()})
         if self.train:
             sample = per_sample.augment(sample, np.random.default_rng((1, 0, 0, index)))
         return per_sample.resize_normalise(sample, SIZE)
 
 
-def per_sample_batches(root: Path, workers: int, epoch: int) -> Iterable[dict[str, Any]]:
-    """Give the batches of (a)."""
+def per_sample_batches(root: Path, workers: int, device: torch.device, epoch: int) -> Iterator[dict[str, Any]]:
+    """Give the batches of (a): epochs in a row, `LEAST` images or more, so that the workers' start weighs little, as in one of PASCAL."""
     dataset = PerSample(root, train=True)
-    return DataLoader(
+    passes = math.ceil(LEAST / len(dataset))
+    order = [index for number in range(passes) for index in epoch_order(len(dataset), seed=0, epoch=passes * epoch + number)]
+    batches = DataLoader(
         dataset,
         BATCH,
-        sampler=epoch_order(len(dataset), seed=0, epoch=epoch),
+        sampler=order,
         drop_last=True,
         num_workers=workers,
         multiprocessing_context="fork",
         worker_init_fn=lambda worker: cv2.setNumThreads(0),
+        pin_memory=device.type == "cuda",
     )
+    yield from (to_device(batch, device) for batch in batches)
 
 
 def cpu_seconds() -> float:
@@ -90,11 +101,16 @@ def timed(batches: Callable[[int], Iterable[dict[str, Any]]], epochs: int) -> di
     return {"images_per_second": images / seconds, "cpu_ms_per_image": 1000 * (cpu_seconds() - cpu) / images}
 
 
+def opened(root: Path, cache_dir: Path) -> CachedStore:
+    """Open the training split's cache, and prepare it where there is none."""
+    return open_cache(Request(root, "train", partial(open_split, root, "train")), TASKS, cache_dir)
+
+
 def measure(root: Path, cache_dir: Path, rounds: int) -> dict[str, Any]:
     """Measure all ways of loading, interleaved."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
-    store = open_cache(Request(root, "train", partial(open_split, root, "train")), TASKS, cache_dir)
+    store = opened(root, cache_dir)
     prepared = time.perf_counter() - started
 
     def feed(store: CachedStore, mode: str, workers: int) -> Feed:
@@ -102,7 +118,7 @@ def measure(root: Path, cache_dir: Path, rounds: int) -> dict[str, Any]:
 
     feeds = {f"(b) cached feed, {workers} workers": feed(store, "cache", workers) for workers in (1, 2)}
     feeds["(c) in memory, no worker"] = feed(store.on(device), "device", 0)
-    ways = {f"(a) per sample, raw files, {n} workers": (partial(per_sample_batches, root, n), 1) for n in (1, 2)}
+    ways = {f"(a) per sample, raw files, {n} workers": (partial(per_sample_batches, root, n, device), 1) for n in (1, 2)}
     ways |= {name: (lambda epoch, each=each: each(epoch), 6) for name, each in feeds.items()}
     for batches, _ in ways.values():  # page cache, compiled kernel, memory
         next(iter(batches(0)))
@@ -168,7 +184,6 @@ def report(results: dict[str, Any]) -> str:
         lines.append([row["way"], row["images_per_second"], row["cpu_ms_per_image"], 1000 / row["cpu_ms_per_image"], *ratios])
     head = ["", "images/s", "CPU ms/image", "images/s per core", "against (a), images/s", "against (a), per core"]
     moved, near, small = results["bytes"], results["fidelity"], results["working_size_448_square"]
-    gpu = "" if results["device"] != "cpu" else " A GPU was not at hand: the share of a GPU's step spent waiting is still to be measured."
     return f"""# The feed against a per-sample loader
 
 {results["env"]["cpu"]}, {results["env"]["device"]}, torch {results["env"]["torch"]}. Batches of {BATCH} at {SIZE} px, four tasks, made on
@@ -178,7 +193,10 @@ def report(results: dict[str, Any]) -> str:
 {tabulate(lines, head, tablefmt="github", floatfmt=".1f")}
 
 Median of {results["rounds"]} interleaved rounds. Per core: CPU time of all processes and threads together. Images/s are compared with (a)
-with as many workers, images/s per core with (a) with one.{gpu}
+with as many workers, images/s per core with (a) with one.
+
+{waiting.report(results["waiting"])}
+## Bytes and fidelity
 
 Bytes an image: {moved["raw_files"]:,.0f} in the raw files, {moved["cache"]:,.0f} read from the cache, {moved["batch"]:,.0f} in the batch.
 The cache took {results["prepare_seconds"]:.1f} s to prepare, all five tasks.
@@ -204,7 +222,9 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, help="a PASCAL_MT directory instead of a rendered tree")
     parser.add_argument("--images", type=int, default=64, help="images to render")
     parser.add_argument("--rounds", type=int, default=5)
+    waiting.add_options(parser)
     arguments = parser.parse_args()
+    train = waiting.chosen_options(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -216,10 +236,12 @@ def main() -> None:
         results |= {
             "fidelity": fidelity(root),
             "working_size_448_square": working_size_trade(root),
+            "waiting": waiting.measure(opened(root, Path(scratch) / "cache"), train),
             "rounds": arguments.rounds,
             "env": provenance.environment(1),
         }
-    results["command"] = f"python -m benchmarks.feed --images {arguments.images} --rounds {arguments.rounds}"
+    given = "".join(f" --train-{name} {value}" for name, value in train.items())
+    results["command"] = f"python -m benchmarks.feed --images {arguments.images} --rounds {arguments.rounds}{given}"
     results["kernel"] = "compiled" if results["device"] == "cpu" and kernels() is not None else "torch"
     text = report(results)
     print(text)

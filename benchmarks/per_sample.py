@@ -1,4 +1,6 @@
-"""Augment and resize a sample: image and all labels together, as the MTLoRA release (arXiv 2403.20320) does.
+"""Read, augment and resize a sample: image and all labels together, as the MTLoRA release (arXiv 2403.20320) does.
+
+Files are decoded as a straightforward reader would, by PIL and `scipy.io.loadmat`, without the checks of the suite's own readers.
 
 Order: flip, one warp (rotation and scale about the centre, size unchanged), resize to a square without keeping the aspect ratio, tensors.
 Image and normals are resampled cubically, label maps by their nearest pixel.
@@ -17,13 +19,50 @@ from typing import Any
 
 import cv2
 import numpy as np
+import scipy.io
 import torch
+from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from bench.data.pascal_files import PART_GROUP, PERSON, VALID_CONTEXT_IDS
 from bench.tasks import IGNORE, TASKS
 
+_NORMALS_COUNT = np.isin(np.arange(2**16), VALID_CONTEXT_IDS)
 LABEL_MAPS = tuple(name for name, task in TASKS.items() if task.label in ("classes", "binary"))
 _MEAN, _STD = np.float32(IMAGENET_DEFAULT_MEAN), np.float32(IMAGENET_DEFAULT_STD)
+
+
+def read(files: dict[str, str]) -> dict[str, Any]:
+    """Decode one image of PASCAL_MT and its four labels; every file is taken to be what it should be.
+
+    Args:
+        files: Path by modality: image, semseg, human_parts, saliency, normals, and context, which says where normals count.
+
+    Returns:
+        A raw sample without its id, see `bench.data.pascal_context.PascalContext`.
+    """
+    image = np.array(Image.open(files["image"]).convert("RGB"))
+    normals = 2 * np.array(Image.open(files["normals"]).convert("RGB"), np.float32) / 255 - 1
+    normals /= np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))[..., None]
+    normals[~_NORMALS_COUNT[scipy.io.loadmat(files["context"])["LabelMap"].astype(np.intp)]] = 0
+    return {
+        "image": image,
+        "semseg": np.array(Image.open(files["semseg"])),
+        "human_parts": _read_parts(files["human_parts"], image.shape[:2]),
+        "saliency": (np.array(Image.open(files["saliency"]).convert("L")) > 127).astype(np.uint8),
+        "normals": normals,
+    }
+
+
+def _read_parts(path: str, size: tuple[int, int]) -> np.ndarray:
+    """Decode PASCAL-Part: uint8 (h, w), the six groups of a person's parts, or all 255 without a person that has any."""
+    label = None
+    for _, class_index, _, parts in (entry.item() for entry in scipy.io.loadmat(path)["anno"][0, 0][1].flat):
+        if class_index.item() == PERSON and parts.size:
+            label = np.zeros(size, np.uint8) if label is None else label
+            for name, mask in (part.item() for part in parts.flat):
+                label[mask.astype(bool)] = PART_GROUP[name.item()]
+    return np.full(size, IGNORE, np.uint8) if label is None else label
 
 
 def augment(

@@ -19,7 +19,7 @@ from bench.data import cache as cache_module
 from bench.data import cache_build, cache_index, cache_layout, contents
 from bench.data.cache import Request, open_cache
 from bench.data.cache_index import read_index
-from bench.data.cache_layout import CacheError
+from bench.data.cache_layout import CacheError, size_text
 from bench.data.layout import DataError
 from bench.data.pascal_context import PascalContext
 from bench.data.store import NATIVE, CachedStore, FileStore, WorkingSize, encode
@@ -478,3 +478,11 @@ def test_a_split_with_an_image_missing_is_named_whatever_the_tasks(tree: Path) -
     (tree / "JPEGImages/2008_000003.jpg").unlink()
     with pytest.raises(DataError, match=r"image: 1 of 3 files missing.*ids 2008_000003"):
         open_cache(request_of(tree), None, tree.parent / "cache")
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(1536, "1.50 KiB"), (2**20 - 1, "1024.00 KiB"), (2**20, "1.00 MiB"), (5 * 2**29 // 4, "640.00 MiB"), (5 * 2**29, "2.50 GiB")],
+)
+def test_a_size_is_said_with_digits_to_read(size: int, said: str):
+    assert size_text(size) == said

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nyud_tree import NYUD_SIZES, arrays_of, write_nyud_tree
-from pascal_tree import SIZES, SPLITS, write_parts, write_tree
+from pascal_tree import SIZES, SPLITS, semseg_of, write_parts, write_tree
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -36,6 +36,41 @@ def test_frequencies_of_a_pascal_tree_are_counted(tmp_path: Path):
     assert (images["human_parts_labelled"] > 0).sum() == 1
     assert images["semseg_labelled"].to_dict() == pytest.approx({name: 1 - 2 / size[0] for name, size in SIZES.items()})
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_classes_without_a_pixel_are_told_and_splits_are_told_apart(tmp_path: Path):
+    root = write_tree(tmp_path / "PASCAL_MT")
+    describe(root, tmp_path / "out")
+    classes = pd.read_csv(tmp_path / "out/classes.csv").set_index(["task", "class"])
+    assert classes.groupby("task").size().to_dict() == {"semseg": 21, "human_parts": 7}
+    assert classes.loc[("semseg", 19), ["images", "pixels", "percent", "train_pixels", "val_images"]].tolist() == [0] * 5
+    labels = {split: [semseg_of(SIZES[name], sorted(SIZES).index(name)) for name in names] for split, names in SPLITS.items()}
+    for split, some in labels.items():
+        for k in range(21):
+            pixels, labelled = sum(int((x == k).sum()) for x in some), sum(int((x != IGNORE).sum()) for x in some)
+            line = classes.loc[("semseg", k)]
+            assert line[f"{split}_pixels"] == pixels
+            assert line[f"{split}_percent"] == pytest.approx(100 * pixels / labelled)
+            assert line[f"{split}_images"] == sum((x == k).any() for x in some)
+    for quantity in ("images", "pixels"):
+        parts = classes[f"train_{quantity}"] + classes[f"val_{quantity}"]
+        assert (classes[quantity] == parts).all()
+    assert classes.loc["human_parts", "val_percent"].isna().all()  # nobody in val
+    page = (tmp_path / "out/README.md").read_text()
+    assert "| train   | height" in page
+    assert "| val     | height" in page
+    assert "train_percent" in page
+
+
+def test_a_task_that_one_split_lacks_has_no_numbers_there(tmp_path: Path):
+    root = write_tree(tmp_path / "PASCAL_MT")
+    for name in SPLITS["val"]:
+        (root / f"human_parts/{name}.mat").unlink()
+    describe(root, tmp_path / "out")
+    classes = pd.read_csv(tmp_path / "out/classes.csv").set_index("task")
+    assert classes.loc["human_parts", ["val_images", "val_pixels", "val_percent"]].isna().all(axis=None)
+    assert classes.loc["human_parts", "pixels"].sum() > 0
+    assert classes.loc["semseg", "val_pixels"].notna().all()
 
 
 def test_depth_and_forty_classes_of_a_nyud_tree_are_told(tmp_path: Path):

@@ -24,6 +24,7 @@ from bench.data.pascal_context import PascalContext
 from bench.data.pascal_files import VALID_CONTEXT_IDS
 from bench.data.scan import disagreeing, scan
 from bench.data.synthetic import SyntheticConfig, write_pascal_mt
+from bench.launch import data_config
 
 
 @pytest.fixture
@@ -107,9 +108,21 @@ def test_unreadable_missized_and_out_of_range_files_are_found(tree: Path) -> Non
         assert any(name in message for message in messages)
 
 
-def test_an_image_in_both_splits_fails(tree: Path) -> None:
+def test_an_image_in_both_splits_fails_and_no_run_takes_it(tree: Path) -> None:
     (tree / "ImageSets/Context/val.txt").write_text("\n".join([*SPLITS["val"], "2008_000003"]))
     assert "2008_000003" in by_subject(check_data_root(tree), "fail")["splits"].message
+    with pytest.raises(DataError, match="1 images are in train and val: 2008_000003; take them out"):
+        data_config(tree)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_rendered_tree_s_broken_manifest_fails_as_it_does_in_a_run(tree: Path, content: str) -> None:
+    (tree / "synthetic.json").write_text(content)
+    failed = by_subject(check_data_root(tree), "fail")
+    assert failed.keys() == {"synthetic.json"}
+    with pytest.raises(DataError, match="holds no content_hash") as refused:
+        data_config(tree)
+    assert failed["synthetic.json"].message == str(refused.value)
 
 
 def test_a_missing_or_empty_split_fails_and_the_other_is_still_checked(tree: Path) -> None:

@@ -66,6 +66,28 @@ def test_one_seed_gives_no_probability() -> None:
     assert all(np.isnan(hypervolume_interval(one, one, reference=(3, 0))))
 
 
+@pytest.mark.parametrize(("rows", "seeds", "rise"), [(3, 2, 1.0), (13, 3, 0.0), (13, 3, 1.0), (40, 5, 0.0), (40, 3, 10.0)])
+def test_the_interval_of_the_hypervolume_keeps_its_level_and_holds_its_estimate(rows: int, seeds: int, rise: float) -> None:
+    # the truth is known, the corner chosen from the noisy means as reports do, costs spread by a tenth
+    generator, cost, true, held, tables = np.random.default_rng(0), np.geomspace(1, 30, rows), np.linspace(0, rise, rows), 0, 200
+    for _ in range(tables):
+        scores = true[:, None] + generator.normal(size=(rows, seeds))
+        costs = cost[:, None] * np.exp(0.1 * generator.normal(size=(rows, seeds)))
+        corner = (costs.mean(axis=1).max(), scores.mean(axis=1).min())
+        low, high = hypervolume_interval(list(costs), list(scores), reference=corner)
+        held += low <= hypervolume(cost, true, reference=corner) <= high
+        assert low <= hypervolume(costs.mean(axis=1), scores.mean(axis=1), reference=corner) <= high
+    assert held >= 0.95 * tables
+
+
+def test_the_interval_of_the_hypervolume_by_hand() -> None:
+    # two rows with exact costs a decade apart, the dearer one at the corner's cost: the cheap one's interval at 1 - 0.05 / 2 decides
+    scores = [np.array([4.0, 5.0, 6.0]), np.array([0.0, 0.1, 0.2])]
+    half = scipy_stats.t.ppf(1 - 0.0125, 2) / np.sqrt(3)
+    low, high = hypervolume_interval([np.array([1.0]), np.array([10.0])], scores, reference=(10, 0))
+    assert (low, high) == pytest.approx((5 - half, 5 + half))
+
+
 def test_hypervolume_of_two_points_by_hand() -> None:
     # from 1 to 10 a height of 2, from 10 to 100 of 5: one decade each
     assert hypervolume([1, 10, 50, np.nan], [2, 5, 1, 9], reference=(100, 0)) == pytest.approx(7)
@@ -95,7 +117,7 @@ def test_every_axis_has_its_front() -> None:
         front = front_frame(plan, seeds, axis)
         assert front["front_probability"].between(0, 1).all()
         assert front.loc[front["cost"] == front["cost"].min(), "on_front"].any()
-        assert summary.loc[axis, "low"] <= summary.loc[axis, "high"]
+        assert summary.loc[axis, "low"] < summary.loc[axis, "hypervolume"] < summary.loc[axis, "high"]
     assert summary.loc["params", "reference_cost"] == 16.4  # the dearest row: four models of 4.1 M
 
 

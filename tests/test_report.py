@@ -378,8 +378,8 @@ def test_findings_claim_an_order_only_where_the_test_does() -> None:
         suite.add(made_method(value=rank), {seed: {"semseg": mean + (change if rank == 4 else -change)} for seed, change in noise.items()})
     lines = findings(row_frame(suite.plan(), suite.records), ["semseg"])
     assert lines[0].endswith("Not told apart from it: LoRA (r=8).")
-    assert "wholly above 0, the reference: LoRA (r=4), LoRA (r=8)." in lines[1]
-    assert "wholly below 0, the reference: LoRA (r=16)." in lines[2]
+    assert lines[1] == "Told apart from the reference by the test, better: LoRA (r=4), LoRA (r=8)."
+    assert lines[2] == "Told apart from the reference by the test, worse: LoRA (r=16)."
     assert lines[3].endswith("1 of the other 3 rows are not told apart from it.")
 
 
@@ -387,4 +387,19 @@ def test_findings_of_one_seed_claim_no_order() -> None:
     suite = demo_like_suite(seeds=(0,))
     lines = findings(row_frame(suite.plan(), suite.records), TASK_NAMES)
     assert lines[0].endswith("One seed and no per-image sums: no order is claimed.")
-    assert not any("wholly" in line or "told apart" in line for line in lines)
+    assert not any("told apart" in line.lower() for line in lines)
+    assert any(line.startswith("No test against the reference: ") for line in lines)
+
+
+def test_findings_follow_the_tests_and_not_an_interval_of_seeds_alone() -> None:
+    # seeds alone put rank 4 below the reference; the correction for all pairs of the column does not tell it apart
+    suite, noise = MadeSuite(tasks=("semseg",), seeds=(0, 1, 2)), ((0, 0.3, -0.3), (0.2, -0.2, 0.0), (-0.3, 0.1, 0.2))
+    suite.add(FULL, {seed: {"semseg": 50.0 + noise[0][seed]} for seed in suite.seeds}, kind="single_task")
+    for rank, mean in ((4, 49.1), (8, 49.9)):
+        suite.add(made_method(value=rank), {seed: {"semseg": mean + noise[rank // 4][seed]} for seed in suite.seeds})
+    rows = row_frame(suite.plan(), suite.records).set_index("label")
+    assert rows.loc["LoRA (r=4)", "delta_m_high"] < 0
+    assert rows.loc["LoRA (r=4)", "delta_m_against_reference"] == "not told apart"
+    said = findings(rows.reset_index(), ["semseg"])
+    assert "Not told apart from the reference by the test: LoRA (r=8), LoRA (r=4)." in said
+    assert "over seeds, n = 3" in said[0]

@@ -15,8 +15,9 @@ from bench.record import SCHEMA_VERSION, RecordError, StorageError, load_records
 from bench.report.profiles import with_profiles
 from bench.report.stats import row_frame
 from bench.status import slot_shares
-from bench.storage import plain_name, printed_to, refuse, set_aside, tail, write_atomically
+from bench.storage import append_line, plain_name, printed_to, refuse, set_aside, tail, write_atomically
 from bench.sweep import lock
+from bench.sweep.attempts import Attempts
 from bench.sweep.room import RoomError, gpu_share, longest_first, require_room
 from benchmarks.sweep import blocks
 
@@ -80,6 +81,35 @@ def test_a_disk_that_refuses_is_named_and_leaves_the_old_file(number: int, tmp_p
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("torn", ["epoch 1\t2026-11-2", "epoch ", "start", "start 2026-11-25", "epoch 2\t", "die"])
+def test_a_torn_line_of_the_attempts_is_named_once_and_skipped_and_the_next_begins_anew(torn: str, tmp_path: Path, caplog):
+    path = tmp_path / "a.attempts"
+    path.write_text(f"start 2026-11-25T00:00:00+00:00 host a launch x slot a:1 pid 2\nepoch 1\t2026-11-25T00:01:00+00:00\n{torn}")
+    Attempts.read(path).add("epoch 2", at="2026-11-25T00:02:00+00:00")
+    attempts = Attempts.read(path)
+    assert path.read_text().splitlines()[2] == torn
+    assert (attempts.starts, attempts.epoch, attempts.fruitless, attempts.spans()[0]["seconds"]) == (1, 2, 0, 120.0)
+    assert [record.getMessage().endswith(repr(torn)) for record in caplog.records] == [True]
+
+
+def test_a_line_is_whole_however_little_a_write_takes_and_none_where_the_disk_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, write, room = tmp_path / "a.attempts", os.write, [100]
+
+    def short(descriptor: int, data: bytes) -> int:
+        if room[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = write(descriptor, data[: min(3, room[0])])
+        room[0] -= taken
+        return taken
+
+    monkeypatch.setattr(storage.os, "write", short)
+    append_line(path, "epoch 1\t2026-11-25T00:01:00+00:00")
+    room[0] = 10
+    with pytest.raises(StorageError, match="the disk is full"):
+        append_line(path, "epoch 2\t2026-11-25T00:02:00+00:00")
+    assert path.read_text() == "epoch 1\t2026-11-25T00:01:00+00:00\n"
 
 
 def test_another_error_is_no_fault_of_the_disk():

@@ -19,6 +19,7 @@ from bench.sweep.jobs import Limits
 from bench.tuning.launch import Options, check, tune_suite
 from bench.tuning.outcome import OUTCOME, TuningError, edges, read_outcome, setting_status, tuned_suite
 from bench.tuning.plan import Protocol, quasi_random_points, rungs, tuned_rows
+from bench.tuning.soundness import doubts
 from bench.tuning.space import learning_rates, space_of, unit_points, value_at, with_values
 from methods import METHODS
 from methods.base import Range
@@ -252,6 +253,49 @@ def test_unequal_or_foreign_budgets_are_refused(tuned: Path):
         tuned_suite(foreign, outcome)
     with pytest.raises(TuningError, match="tune the suite first"):
         read_outcome(tuned / "elsewhere")
+
+
+def write_changed(tuned: Path, directory: Path, change) -> Path:
+    """Write the outcome of the tune, changed, as that of a suite in a directory."""
+    outcome = read_outcome(tuned / "tiny")
+    changed = change(outcome)
+    directory.mkdir(exist_ok=True)
+    (directory / OUTCOME).write_text(json.dumps(outcome if changed is None else changed))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda outcome: {}, "schema_version is None, this code reads 2"),
+        (lambda outcome: [], "holds a list"),
+        (lambda outcome: outcome | {"schema_version": 3}, "schema_version is 3"),
+        (lambda outcome: outcome | {"rows": [{}]}, "'label' of row None is missing"),
+        (lambda outcome: outcome | {"rows": ["x"]}, "row 'x' is no object"),
+        (lambda outcome: outcome["rows"][0].pop("chosen") and None, "'One model a task' is complete, but has chosen nothing"),
+        (lambda outcome: outcome["rows"][1]["chosen"].update(values={}), "which is none of the settings that it tried"),
+        (lambda outcome: outcome["rows"][1]["chosen"]["values"].update(peak_lr=7.0), "which is none of the settings that it tried"),
+        (lambda outcome: outcome["rows"][1]["chosen"].update(score=9e9), "which is none of the settings that it tried"),
+        (lambda outcome: outcome["rows"][2]["settings"][0].update(values={}), r"'LoRA \(r=2\)' has values of \[\]"),
+        (lambda outcome: outcome.pop("sequence") and None, "'sequence' or 'asha' is missing"),
+    ],
+)
+def test_an_outcome_that_cannot_be_relied_on_is_refused_by_name(change, why: str, tuned: Path, tmp_path: Path):
+    with pytest.raises(TuningError, match=rf"tuning\.json cannot be relied on: .*{why}.*run the same `tune` command again"):
+        read_outcome(write_changed(tuned, tmp_path / "tiny", change))
+
+
+def test_a_damaged_record_behind_an_outcome_and_the_code_of_another_one_are_named(tuned: Path, tmp_path: Path):
+    results, outcome = copied(tuned, tmp_path), read_outcome(tuned / "tiny")
+    (code,) = {record["code_id"] for record in records(tuned).values()}
+    assert [row["code_ids"] for row in outcome["rows"]] == [[code]] * 3
+    assert doubts(outcome, results / "tiny/tuning", code) == []
+    damaged = next((results / "tiny/tuning/records").glob("*.json"))
+    damaged.write_text("{")
+    said = doubts(outcome, results / "tiny/tuning", "another")
+    assert [damaged.name in said[0], f"made by other code ({code}; the present one is another)" in said[1]] == [True, True]
+    shown = CliRunner().invoke(app, ["status", "tiny", "--results", str(results)])
+    assert (shown.exit_code, "1 damaged" in shown.output) == (1, True)
 
 
 def test_the_edge_is_the_lowest_or_highest_value_that_was_tried():

@@ -101,9 +101,14 @@ def load_suite(
     data = None if data_root is None else data_config(data_root)
     suite = load(name, data=data, seeds=values, weights=None if weights is None else weights_name(weights))
     if tuned_in is not None:
+        from bench.provenance import code_id
+        from bench.status import TUNING
         from bench.tuning.outcome import read_outcome, tuned_suite
+        from bench.tuning.soundness import doubts
 
-        suite = tuned_suite(suite, read_outcome(tuned_in / name))
+        suite = tuned_suite(suite, outcome := read_outcome(tuned_in / name))
+        for doubt in doubts(outcome, tuned_in / name / TUNING, code_id()):
+            Console(stderr=True).print(doubt, style="yellow", markup=False, highlight=False, soft_wrap=True)
     return suite if kept is None else with_held_out(suite, kept)
 
 

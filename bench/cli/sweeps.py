@@ -170,7 +170,7 @@ def status(
     quiet: Quiet = False,
 ) -> None:
     """Show which trials, also of a tune, have a record, which failed, run and are missing, and what slots did beside training."""
-    from bench.status import TUNING, log_tail, overhead, remarks, suite_status, tuning_status
+    from bench.status import DAMAGED, TUNING, log_tail, overhead, remarks, suite_status, tuning_status
 
     directory = results / plain_name(suite, "suite")
     if tail is not None:
@@ -190,7 +190,8 @@ def status(
             show_status(tuning, spent[TUNING])
         print("\n".join(remarked), end="\n" if remarked else "")
     done = all(row["ok"] == row["trials"] for row in rows) if rows else not any(row["missing"] for row in tuning)
-    raise typer.Exit(OK if done else SOME_FAILED)
+    broken = any(DAMAGED in row["not_ok"] for row in tuning)
+    raise typer.Exit(OK if done and not broken else SOME_FAILED)
 
 
 def show_status(rows: list[dict[str, Any]], spent: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ import torch
 from bench import provenance
 from bench.data.cache_build import Job, build
 from bench.data.cache_index import Index, read_index, replace_index
-from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, plan_layout, read_manifest
+from bench.data.cache_layout import CHUNK, MANIFEST, CacheError, Layout, Opener, plan_layout, read_manifest, size_text
 from bench.data.contents import Sources, changed_files, content_of
 from bench.data.layout import DataError
 from bench.data.store import DTYPES, NATIVE, CachedStore, RawSamples, WorkingSize, kind_of
@@ -127,7 +127,7 @@ def open_cache(
                 return look()  # another process has built it meanwhile
             except CacheError:
                 layout = plan_layout(dataset, request.size)
-                say(f"{cache_dir}: {request.split}: {len(dataset)} samples, {', '.join(layout.names)}: {layout.bytes / 2**30:.2f} GiB")
+                say(f"{cache_dir}: {request.split}: {len(dataset)} samples, {', '.join(layout.names)}: {size_text(layout.bytes)}")
                 job = Job(request.place(cache_dir), partial(request.directory, cache_dir, settings), settings, layout)
                 content = build(job, sources, request.opener, processes=processes, progress=progress)
                 _remember(request, sources, settings, content, cache_dir, say)
@@ -167,7 +167,7 @@ def _find(
         raise CacheError(f"{known}: it is stale, made from {_difference(known, sources)}")
     store = load(directory, settings, content, sources.dataset.tasks if verify else tasks)
     if verify:
-        arrays = f"{store.bytes / 2**30:.2f} GiB of arrays"
+        arrays = f"{size_text(store.bytes)} of arrays"
         say(f"{directory}: {len(sources.dataset.files) * len(store.ids)} files of {request.root} and {arrays} are what they were")
     elif index is None or index.content != content:
         say(f"{directory}: made from the same bytes as {request.root} holds; it is used")

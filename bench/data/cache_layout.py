@@ -90,6 +90,14 @@ def image_size(dataset: RawSamples, index: int) -> tuple[int, int]:
         return dataset[index]["image"].shape[:2]
 
 
+def size_text(size: int) -> str:
+    """Say a number of bytes with a unit that leaves digits to read."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:.2f} {name}"
+    return f"{size / 2**10:.2f} KiB"
+
+
 def checksum(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 that a manifest carries of its other entries."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,7 @@ Reads a tree of any layout, real or rendered, and writes Markdown, CSV and PNG i
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from bench.data.roots import open_split
 from bench.data.untouched import refuse_inside
 from bench.record import write_atomically
 from bench.tasks import DATA_SETS, IGNORE, TASKS
+
+COUNTED = ("split", "task", "class", "pixels")
 
 
 def describe(root: Path, out: Path, *, most: int | None = None, progress: Callable[[int, int], None] | None = None) -> list[Path]:
@@ -51,7 +53,8 @@ def describe(root: Path, out: Path, *, most: int | None = None, progress: Callab
             classes += [{"split": split} | line for line in pixels]
             if progress is not None:
                 progress(len(rows), total)
-    images, counted = pd.DataFrame(rows), frequencies(pd.DataFrame(classes), layout.name)
+    tasks = {split: data.tasks for split, data in splits.items()}
+    images, counted = pd.DataFrame(rows), frequencies(pd.DataFrame(classes, columns=COUNTED), layout.name, tasks)
     first = next(iter(splits.values()))
     written = {
         "images.csv": images.to_csv(index=False),
@@ -127,15 +130,31 @@ def measured(data: RawSplit, index: int) -> tuple[dict[str, Any], list[dict[str,
     return line, lines
 
 
-def frequencies(lines: pd.DataFrame, layout: str) -> pd.DataFrame:
-    """Sum the classes of all images: `task`, `class`, `name`, `images`, `pixels`, and their share of those labelled, percent."""
-    if lines.empty:
-        return pd.DataFrame(columns=["task", "class", "name", "images", "pixels", "percent"])
-    grouped = lines.groupby(["task", "class"], sort=True)["pixels"].agg(images="size", pixels="sum").reset_index()
-    names = [CLASS_NAMES[layout][task][k] for task, k in zip(grouped["task"], grouped["class"], strict=True)]
-    grouped.insert(2, "name", names)
-    grouped["percent"] = 100 * grouped["pixels"] / grouped.groupby("task")["pixels"].transform("sum")
-    return grouped
+def frequencies(lines: pd.DataFrame, layout: str, tasks: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Sum the classes of all images, of all splits together and of each.
+
+    Args:
+        lines: As `measured` returns them, with their `split`.
+        layout: The data set's.
+        tasks: Tasks that were read, by split.
+
+    Returns:
+        A line for each class, those without any pixel included: `task`, `class`, `name`, `images`, `pixels`, and their share of those
+        labelled, `percent`; then the last three of each split, as `train_images`. NaN where no pixel has a label of the task, and in a
+        split of which the task was not read.
+    """
+    read = [task for task in DATA_SETS[layout] if any(task in some for some in tasks.values())]
+    known = [(task, k, name) for task in read for k, name in enumerate(CLASS_NAMES[layout].get(task, ()))]
+    table = pd.DataFrame(known, columns=["task", "class", "name"]).set_index(["task", "class"])
+    for prefix, some in {"": lines, **{f"{split}_": lines[lines["split"] == split] for split in tasks}}.items():
+        counts = some.groupby(["task", "class"])["pixels"].agg(images="size", pixels="sum")
+        counts = counts.astype("Int64").reindex(table.index, fill_value=0)
+        if prefix:
+            counts[~table.index.get_level_values("task").isin(tasks[prefix[:-1]])] = pd.NA
+        pixels = counts["pixels"].astype(float)
+        counts["percent"] = 100 * pixels / pixels.groupby(level="task").transform("sum").replace(0, np.nan)
+        table = table.join(counts.add_prefix(prefix))
+    return table.reset_index()
 
 
 def summary(root: Path, name: str, splits: dict[str, RawSplit], images: pd.DataFrame, classes: pd.DataFrame) -> str:
@@ -151,11 +170,19 @@ def summary(root: Path, name: str, splits: dict[str, RawSplit], images: pd.DataF
             for split, data in splits.items()
         ]
     )
-    numbers = images.drop(columns=["id", "split"]).describe().T[["mean", "std", "min", "50%", "max"]]
-    parts = [f"# {name}: what is in `{root.name}`", counts.to_markdown(index=False), "## Images", numbers.to_markdown(floatfmt=".3g")]
+    by_split = {split: images[images["split"] == split].drop(columns=["id", "split"]) for split in splits}
+    numbers = pd.concat({split: rows.describe().T[["mean", "std", "min", "50%", "max"]] for split, rows in by_split.items()})
+    numbers = numbers.rename_axis(["split", "quantity"]).reset_index().dropna(subset="mean")
+    parts = [
+        f"# {name}: what is in `{root.name}`",
+        counts.to_markdown(index=False),
+        "## Images",
+        numbers.to_markdown(index=False, floatfmt=".3g"),
+    ]
     parts += ["Shares are of an image's pixels, 0 to 1.", "![charts](charts.png)"]
     for task, rows in sorted(classes.groupby("task"), key=lambda group: list(TASKS).index(group[0])):
-        table = rows.drop(columns="task").sort_values("pixels", ascending=False)
+        kept = ["class", "name", "images", "pixels", "percent", *(f"{split}_percent" for split in splits)]
+        table = rows[kept].sort_values("pixels", ascending=False, kind="stable").dropna(axis="columns", how="all")
         parts += [f"## {TASKS[task].title}", table.to_markdown(index=False, floatfmt=".2f")]
     return "\n\n".join([*parts, "## Contact sheet", "![contact sheet](contact_sheet.png)"]) + "\n"
 
@@ -164,13 +191,14 @@ def charts(images: pd.DataFrame, classes: pd.DataFrame) -> bytes:
     """Draw class frequencies, sizes and shares as PNG."""
     from matplotlib.figure import Figure
 
+    classes = classes[classes["pixels"] > 0]
     tasks = [task for task in TASKS if task in set(classes["task"])]
     shares = [column for column in images if column.endswith(("_share", "_labelled"))][::-1]
     longest = max([len(classes[classes["task"] == task]) for task in tasks], default=4)
     figure = Figure(figsize=(5.2 * (len(tasks) + 1), max(4.5, 0.22 * longest + 1)), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(tasks) + 1, squeeze=False)[0]
     for ax, task in zip(axes, tasks, strict=False):
-        rows = classes[(classes["task"] == task) & (classes["pixels"] > 0)].sort_values("pixels")
+        rows = classes[classes["task"] == task].sort_values("pixels")
         ax.barh(rows["name"], rows["percent"], color="#4477aa")
         ax.set(xscale="log", xlabel="labelled pixels, % (log scale)", title=f"{TASKS[task].title}: frequency of classes")
         ax.tick_params(axis="y", labelsize=8)

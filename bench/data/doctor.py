@@ -116,4 +116,8 @@ def check_weights(path: Path) -> Finding:
     if not all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point()):
         return Finding(subject, "fail", "holds values that are not finite", "fetch or make the file again")
     count = sum(t.numel() for t in tensors)
-    return Finding(subject, "ok", f"{len(tensors)} tensors, {count / 1e6:.2f} M values, {path.stat().st_size / 1e6:.1f} MB")
+    return Finding(
+        subject,
+        "ok",
+        f"{len(tensors)} tensors, {count / 1e6:.2f} M values, {path.stat().st_size / 1e6:.1f} MB; `plan` says whether they fit",
+    )

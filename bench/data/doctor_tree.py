@@ -7,7 +7,20 @@ import numpy as np
 
 from bench.data.depth_values import depth_findings
 from bench.data.findings import Finding
-from bench.data.layout import MANIFEST, SPLITS, DataError, Layout, find_files, first, layout_of, read_split, roots_inside
+from bench.data.information import information_findings
+from bench.data.layout import (
+    MANIFEST,
+    SPLITS,
+    DataError,
+    Layout,
+    content_hash_of,
+    find_files,
+    first,
+    in_both,
+    layout_of,
+    read_split,
+    roots_inside,
+)
 from bench.data.normal_values import normals_findings
 from bench.data.scan import ImageScan, scan
 from bench.data.untouched import refuse_inside
@@ -57,7 +70,7 @@ def check_data_root(
             findings.append(Finding(f"split {split}", "fail", str(error), f"mend {layout.split_folder}/{split}.txt"))
         else:
             findings.append(_count(root, layout, split, len(ids[split])))
-    findings += _overlap(ids)
+    findings += _overlap(ids) + _manifest(root)
     progress = (start or _no_bar)(sum(map(len, ids.values())))
     lines: list[str] = []
     for split, names in ids.items():
@@ -68,7 +81,7 @@ def check_data_root(
         lines += [f"{split}\t{modality}\t{message}" for one in scans for modality, message in one.problems]
         findings += _content(layout, split, scans, missing, problems)
         found, unlabelled = _labels(layout, split, names, scans)
-        findings += found
+        findings += found + information_findings(layout, split, [one.shown for one in scans])
         lines += [f"{split}\t{task}\tno labelled pixel\t{name}" for task, without in unlabelled.items() for name in without]
         for task, judged in (
             ("depth", depth_findings(split, names, [one.depth for one in scans])),
@@ -104,10 +117,18 @@ def _count(root: Path, layout: Layout, split: str, count: int) -> Finding:
 def _overlap(splits: Mapping[str, Sequence[str]]) -> list[Finding]:
     if len(splits) < 2:
         return []
-    both = sorted(set(splits["train"]) & set(splits["val"]))
-    if not both:
+    if not (both := in_both(splits)):
         return [Finding("splits", "ok", "train and val share no image")]
     return [Finding("splits", "fail", f"{len(both)} images are in train and val: {first(both)}", "take them out of one of the two lists")]
+
+
+def _manifest(root: Path) -> list[Finding]:
+    """Check what a rendered tree says of itself, which is part of its fingerprint."""
+    try:
+        content_hash_of(root)
+    except DataError as error:
+        return [Finding(MANIFEST, "fail", str(error), "render the tree again, or delete the file where the tree is not a rendered one")]
+    return []
 
 
 def _check_files(

@@ -183,18 +183,37 @@ def fingerprint(root: Path | str) -> str:
     It does not depend on tasks, so that the trials of one table row share it, nor on the place of the root.
 
     Raises:
-        DataError: A split file is missing or broken, or synthetic.json holds no content_hash: render the tree again.
+        DataError: A split file is missing or broken, an image is in both splits, or synthetic.json holds no content_hash.
     """
-    identity: dict[str, Any] = {split: read_split(root, split) for split in SPLITS}
+    splits = {split: read_split(root, split) for split in SPLITS}
+    if both := in_both(splits):
+        raise DataError(f"{root}: {len(both)} images are in train and val: {first(both)}; take them out of one of the two lists")
+    identity: dict[str, Any] = dict(splits)
     if (layout := layout_of(root)) is not PASCAL_MT:  # PASCAL_MT's fingerprints are older than the second layout
         identity["layout"] = layout.name
-    path = Path(root) / MANIFEST
-    if path.exists():
-        try:
-            identity["content_hash"] = json.loads(path.read_text("utf-8"))["content_hash"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} holds no content_hash ({error!r}): render the synthetic data set again") from error
+    if (content_hash := content_hash_of(root)) is not None:
+        identity["content_hash"] = content_hash
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def in_both(splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """List the ids that are in train and in val, sorted: what is trained on must not be measured."""
+    return sorted(set(splits["train"]) & set(splits["val"]))
+
+
+def content_hash_of(root: Path | str) -> str | None:
+    """Return the content hash of a rendered tree, None for any other.
+
+    Raises:
+        DataError: synthetic.json is there and holds none: render the tree again.
+    """
+    path = Path(root) / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))["content_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} holds no content_hash ({error!r}): render the synthetic data set again") from error
 
 
 def first(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.data.cache import Request, locked
 from bench.data.cache_index import read_index, replace_index
-from bench.data.cache_layout import MANIFEST
+from bench.data.cache_layout import MANIFEST, size_text
 from bench.heartbeat import beat
 
 BLOCK_BYTES = 2**26
@@ -59,8 +59,8 @@ def _copy_where_missing(shared: Path, own: Path, say: Callable[[str], None]) -> 
     shutil.rmtree(own, ignore_errors=True)
     size = sum(file.stat().st_size for file in shared.iterdir())
     if (free := shutil.disk_usage(own.parent).free) < size + SPARE_BYTES:
-        raise OSError(None, f"it takes {size / 2**30:.2f} GiB, {free / 2**30:.1f} GiB are free, and 1 GiB is to stay so")
-    say(f"copying {shared} ({size / 2**30:.2f} GiB) to this node: {own}")
+        raise OSError(None, f"it takes {size_text(size)}, {size_text(free)} are free, and 1 GiB is to stay so")
+    say(f"copying {shared} ({size_text(size)}) to this node: {own}")
     copy(shared, own)
 
 

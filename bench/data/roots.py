@@ -9,7 +9,7 @@ from typing import Protocol
 
 from bench.data.heldout import held_out_ids
 from bench.data.identity import plain_fields
-from bench.data.layout import LAYOUTS, DataError, fingerprint, layout_of
+from bench.data.layout import LAYOUTS, DataError, content_hash_of, fingerprint, layout_of
 from bench.data.nyud import NYUD
 from bench.data.pascal_context import PascalContext
 from bench.data.reader import RawSplit
@@ -30,12 +30,6 @@ def synthetic_root(results: Path, config: SyntheticConfig) -> Path:
     """Return where the tree of a configuration lies under the results."""
     canonical = json.dumps([RENDERER_VERSION, plain_fields(config)], sort_keys=True)
     return results / "data" / f"synthetic-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
-
-
-def content_hash_of(root: Path) -> str | None:
-    """Return the content hash of a rendered tree, None for any other."""
-    marker = root / "synthetic.json"
-    return json.loads(marker.read_text(encoding="utf-8"))["content_hash"] if marker.exists() else None
 
 
 def ensure_synthetic(results: Path, config: SyntheticConfig, progress: Callable[[int, int], None] | None = None) -> tuple[Path, str]:

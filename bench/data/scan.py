@@ -13,7 +13,8 @@ import numpy as np
 
 from bench.data import nyud, pascal_files
 from bench.data.depth_values import DepthScan, scan_depth
-from bench.data.layout import DataError, Layout
+from bench.data.information import Shown, shown
+from bench.data.layout import LAYOUTS, DataError, Layout
 from bench.data.normal_values import NormalsScan, scan_normals
 from bench.tasks import IGNORE
 
@@ -31,6 +32,7 @@ class ImageScan(NamedTuple):
         depth: What values a file of depth holds, None without one.
         normals: The same of an array of normals.
         size: Rows and columns, by the header where the image is cut short; None where there is none.
+        shown: What the labelled pixels show, by task.
     """
 
     problems: tuple[tuple[str, str], ...]
@@ -39,6 +41,7 @@ class ImageScan(NamedTuple):
     depth: DepthScan | None
     normals: NormalsScan | None
     size: tuple[int, int] | None
+    shown: Shown
 
 
 def scan(
@@ -72,7 +75,7 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
 
     Labels must have the image's size; where no header tells it either, they must have the same size as one another.
     """
-    problems, labelled, void, shapes = [], {}, {}, {}
+    problems, labelled, void, shapes, labels = [], {}, {}, {}, {}
     size = depth = normals = None
     if files["image"] is not None:
         with _naming(problems, "image", files["image"]):
@@ -83,7 +86,7 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
         if path is None:
             continue
         with _naming(problems, modality, path):
-            label = read(path, size)
+            labels[modality] = label = read(path, size)
             if label.size:  # parts of an image of unknown size that shows no object have none
                 shapes[modality] = label.shape[:2]
             for task, has_label in LABELLED[layout].get(modality, {}).items():
@@ -96,7 +99,7 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
                 normals = scan_normals(nyud.read_array(path, channels=3))
     if size is None:
         problems += disagreeing(files, shapes)
-    return ImageScan(tuple(problems), labelled, void, depth, normals, size)
+    return ImageScan(tuple(problems), labelled, void, depth, normals, size, shown(LAYOUTS[layout], labels))
 
 
 @contextmanager

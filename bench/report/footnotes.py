@@ -98,7 +98,8 @@ def _setting_notes(plan: Mapping, usable: Sequence[Mapping], rows: pd.DataFrame,
 
     seeds = sorted({seed for row in plan["rows"] for seed in row["seeds"]})
     spread = (
-        "mean ± half of the 95 % t interval over seeds; of a metric it is cut at the values that the metric can take, of times and memory "
+        "mean ± half of the 95 % t interval over seeds, for these validation images: other images are not in it, nor does it tell rows "
+        "apart, which the tests do; of a metric it is cut at the values that the metric can take, of times and memory "
         "it is the interval of their logarithm, so that it stays positive; where it is not symmetric, its ends are given"
         if len(seeds) > 1
         else "one seed, hence no spread is known"
@@ -204,7 +205,8 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     if len(reference):
         notes.append(
             f"Δm: mean over tasks of the relative change against “{reference['label'].iloc[0]}” (its mean over seeds), in percent, "
-            "sign turned where lower is better; its interval carries the spread of the row and of the reference (delta method, "
+            "sign turned where lower is better; its interval, over "
+            "seeds, for these validation images, carries the spread of the row and of the reference (delta method, "
             "Welch-Satterthwaite), and the reference itself is 0 by definition."
         )
     if "delta_m_published_reference_mean" in rows:

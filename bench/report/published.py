@@ -99,7 +99,8 @@ def published_table(lines: pd.DataFrame, *, title: str) -> MainTable:
     bold = pd.DataFrame(False, index=cells.index, columns=cells.columns)
     bold["Ours − published"] = [line.inside is False for line in lines.itertuples()]
     notes = [
-        "Ours: mean over seeds and its 95 % interval. Inside: whether the published number lies in it; bold: it does not.",
+        "Ours: mean over seeds and its 95 % interval over seeds, for these validation images. "
+        "Inside: whether the published number lies in it; bold: it does not.",
         "Δm here: against the published single-task references (67.21, 61.93, 62.35 % and 17.97°), ours too; they carry no spread.",
         "Published numbers are of one run, as far as the papers say. Their “rmse” of normals is the mean angular error.",
         "Evidence: how the published number is known to us; the files `published.csv` hold sources and the numbers with all digits.",

@@ -68,6 +68,7 @@ def row_frame(
         missing where all seeds agree exactly); for metrics and delta_m
         `<quantity>_tied_best` (best, or not told apart from the best), `<quantity>_resampled`, and `<quantity>_detectable` (the difference
         that the tests of the column find with 80 % probability, median over its pairs); rank_low, rank_high by delta_m;
+        delta_m_against_reference (what the test against the reference finds);
         mean_rank (over tasks and seeds) and iqm_change (interquartile mean over tasks and seeds of the relative change against the
         reference, percent); one column for each count. `<quantity>_held_out_...` where every model of a row has them.
 
@@ -180,6 +181,19 @@ def _comparisons(
         if name == "delta_m":
             low, high = rank_intervals(pairs, means, higher_is_better=True)
             found |= {"rank_low": pd.array(low, dtype="Int64"), "rank_high": pd.array(high, dtype="Int64")}
+            found["delta_m_against_reference"] = _against(pairs, reference_position(plan))
+    return found
+
+
+def _against(pairs: Pairs, reference: int | None) -> np.ndarray:
+    """Say of each row what the corrected test against the reference finds: better, worse, "not told apart", "no test"; None for itself."""
+    found = np.full(len(pairs.difference), None, dtype=object)
+    if reference is None:
+        return found
+    better, known = pairs.better(higher_is_better=True), ~np.isnan(pairs.difference[:, reference])
+    found[known] = np.where(np.isnan(pairs.adjusted[known, reference]), "no test", "not told apart")
+    found[better[:, reference]], found[better[reference]] = "better", "worse"
+    found[reference] = None
     return found
 
 

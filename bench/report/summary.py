@@ -44,7 +44,8 @@ def summary(
         to_markdown(table),
         "## What was run\n\n" + _bullets(_run_facts(plan, own)),
         "## What the numbers say\n\n"
-        + "Intervals cover 95 % over seeds; rows are told apart by paired tests, corrected for the number of pairs.\n\n"
+        + _how_told_apart(rows)
+        + "\n\n"
         + _bullets(findings(rows, [task for task in TASKS if metric_column(task) + "_mean" in rows])),
         "## Figures\n\n" + images + _bullets([f"Not drawn: {reason}" for reason in not_drawn]) + "\n"
         "Each figure is there as PDF too, its numbers as CSV of the same name; `table.csv` holds the raw numbers of the table.\n",
@@ -57,6 +58,15 @@ def summary(
 
 def _bullets(lines: Sequence[str]) -> str:
     return "".join(f"- {line}\n" for line in lines)
+
+
+def _how_told_apart(rows: pd.DataFrame) -> str:
+    """Say what the intervals are of, and by what rows are told apart, where anything tells them apart."""
+    intervals = (rows["seeds_complete"] > 1).any()
+    said = "Intervals cover 95 % over seeds, for these validation images" if intervals else "One seed: there are no intervals"
+    tested = (rows.filter(regex="_resampled$") != "nothing").to_numpy().any()
+    by = "rows are told apart by paired tests, corrected for the number of pairs" if tested else "no rows are tested or told apart"
+    return f"{said}; {by}."
 
 
 def _run_facts(plan: Mapping, own: Sequence[Mapping]) -> list[str]:
@@ -113,11 +123,11 @@ def findings(rows: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
 
 
 def _said(row: pd.Series, quantity: str, sign: str = "+") -> str:
-    """Name a row with its value and interval, such as "LoRA r=4 (+1.20 [+0.89, +1.51], n = 2)"."""
+    """Name a row with its value and interval, such as "LoRA r=4 (+1.20 [+0.89, +1.51] over seeds, n = 2)"."""
     low, high = row[f"{quantity}_low"], row[f"{quantity}_high"]
     mean, *ends = (with_sign(value, 2, plus=bool(sign)) for value in (row[f"{quantity}_mean"], low, high))
     interval = "" if pd.isna(low) else f" [{', '.join(ends)}]"
-    return f"{row['label']} ({mean}{interval}, n = {row[f'{quantity}_n']})"
+    return f"{row['label']} ({mean}{interval}{' over seeds' if interval else ''}, n = {row[f'{quantity}_n']})"
 
 
 def _best(ranked: pd.DataFrame) -> list[str]:
@@ -133,16 +143,15 @@ def _best(ranked: pd.DataFrame) -> list[str]:
 
 
 def _against_reference(known: pd.DataFrame) -> list[str]:
-    """Group rows by where the interval of their delta_m lies against zero, the reference."""
-    low, high = known["delta_m_low"], known["delta_m_high"]
+    """Group rows by what the corrected test against the reference finds, never by whether an interval of seeds alone holds zero."""
     groups = {
-        "wholly above 0, the reference": known["label"][low > 0],
-        "wholly below 0, the reference": known["label"][high < 0],
-        "with 0, the reference, in it": known["label"][(low <= 0) & (high >= 0)],
+        "better": "Told apart from the reference by the test, better",
+        "worse": "Told apart from the reference by the test, worse",
+        "not told apart": "Not told apart from the reference by the test",
+        "no test": "No test against the reference",
     }
-    lines = [f"95 % interval of Δm {place}: {', '.join(labels)}." for place, labels in groups.items() if len(labels)]
-    alone = known["label"][low.isna()]
-    return lines + ([f"One seed only, no interval: {', '.join(alone)}."] if len(alone) else [])
+    found = {said: known["label"][known["delta_m_against_reference"] == kind] for kind, said in groups.items()}
+    return [f"{said}: {', '.join(labels)}." for said, labels in found.items() if len(labels)]
 
 
 def _best_of_task(rows: pd.DataFrame, task: str) -> list[str]:

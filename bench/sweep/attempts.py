@@ -6,15 +6,21 @@
 
 A trial whose record exists has no such file. It may die so often as the user says (`max_attempts`). What is no fault of its own is counted
 apart: a start that was `lost` with its node or its supervisor (preempted, crashed, removed), `interrupted` with its launch or by the disk,
-or `paused` in a tune. A start without an end is one whose supervisor could not write it: lost, or of an earlier launch, interrupted.
+or `paused` in a tune. A start without an end is one whose supervisor could not write it: lost, or of an earlier launch, interrupted. A line
+that a crash has torn is named once and skipped.
 """
 
+import contextlib
 import datetime
+import logging
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.storage import append_line
+
+logger = logging.getLogger(__name__)
 
 MAX_FRUITLESS_STARTS = 25
 """So often may a trial be started without finishing an epoch, whoever was to blame."""
@@ -23,6 +29,11 @@ MAX_LOSSES = 100
 """So often may a trial be lost with its node or supervisor, over all launches: a healthy one moves on each time."""
 
 ENDS = ("died", "lost", "interrupted", "paused")
+FORMS = re.compile(rf"start (?P<start>\S+)( .*)?|(epoch \d+|({'|'.join(ENDS)})\b[^\t]*)(\t(?P<stamp>.*))?")
+"""A whole line, and the time stamp in it."""
+
+_named: set[Path] = set()
+"""Files whose torn lines this process has named."""
 
 
 @dataclass
@@ -34,8 +45,13 @@ class Attempts:
 
     @classmethod
     def read(cls, path: Path) -> "Attempts":
-        """Read what is there."""
-        return cls(path, path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else [])
+        """Read what is there, without lines that are torn."""
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+        torn = [line for line in lines if line and not is_whole(line)]
+        if torn and path not in _named:
+            _named.add(path)
+            logger.warning("%s: skipped what a crash or a full disk has torn: %s", path, ", ".join(map(repr, torn)))
+        return cls(path, [line for line in lines if is_whole(line)])
 
     def add(self, line: str, *, at: str = "") -> None:
         """Append a line here and on disk; `at` says when it was, where that is known."""
@@ -103,6 +119,16 @@ class Attempts:
     def remove(self) -> None:
         """Forget all: the trial has a record."""
         self.path.unlink(missing_ok=True)
+
+
+def is_whole(line: str) -> bool:
+    """Whether a line can be understood; its time stamp, where it has one, says its zone."""
+    if (found := FORMS.fullmatch(line)) is None:
+        return False
+    stamp = found["start"] or found["stamp"]
+    with contextlib.suppress(ValueError):
+        return stamp is None or datetime.datetime.fromisoformat(stamp).tzinfo is not None
+    return False
 
 
 def seconds_between(start: str, end: str) -> float:

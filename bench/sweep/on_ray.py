@@ -26,6 +26,7 @@ from bench.sweep.attempts import Attempts
 from bench.sweep.interrupt import Interrupt, kill_descendants
 from bench.sweep.losses import LostWorkers, end_of, out_of_memory, tune_failures
 from bench.sweep.nursery import WORKER_ENVIRONMENT
+from bench.sweep.reachable import silent_at
 from bench.sweep.room import require_room
 from bench.sweep.supervise import Supervisor, recorded
 
@@ -95,10 +96,12 @@ def connected(address: str | None) -> Iterator[Cluster]:
         SweepError: No cluster answers.
     """
     address = address or os.environ.get("RAY_ADDRESS")
+    local, shared = not address or address == "local", {"log_to_driver": False, "logging_level": "ERROR"}
+    if not local and (silent := silent_at(address)) is not None:
+        raise SweepError(f"no Ray cluster can be joined at {address}: {silent}; check --address and RAY_ADDRESS")
     set_environment(address)
     import ray
 
-    local, shared = not address or address == "local", {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if not local:
             environment = {"env_vars": WORKER_ENVIRONMENT, "working_dir": str(REPOSITORY), "excludes": EXCLUDED}

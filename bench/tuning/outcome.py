@@ -13,6 +13,7 @@ from bench.plan import plan_row
 from bench.record import SCHEMA_VERSION, write_atomically
 from bench.suites import Row, Suite
 from bench.tuning.plan import REDUCTION_FACTOR, STOPPED, Point, Protocol, TunedRow, records_of, rungs
+from bench.tuning.soundness import flaw_of
 from bench.tuning.space import LEARNING_RATE, unit_points, with_values
 
 SPENT = ("ok", STOPPED, "diverged")
@@ -65,7 +66,8 @@ def sequence(protocol: Protocol) -> dict[str, Any] | None:
 
 def row_outcome(tuned: TunedRow, points: Sequence[Point], protocol: Protocol, tuning_dir: Path) -> dict[str, Any]:
     """Return the outcome of one row."""
-    settings = [setting_outcome(point, records_of(point, tuning_dir)) for point in points]
+    records = [records_of(point, tuning_dir) for point in points]
+    settings = [setting_outcome(point, of_point) for point, of_point in zip(points, records, strict=True)]
     finished = [setting for setting in settings if setting["status"] == "ok"]
     chosen = max(finished, key=lambda setting: (setting["score"], -setting["index"]), default=None)
     planned = plan_row(tuned.row)
@@ -79,6 +81,7 @@ def row_outcome(tuned: TunedRow, points: Sequence[Point], protocol: Protocol, tu
         "epochs": sum(setting["epochs"] for setting in settings),
         "gpu_hours": sum(setting["gpu_hours"] for setting in settings),
         "cpu_hours": sum(setting["cpu_hours"] for setting in settings),
+        "code_ids": sorted({record["code_id"] for of_point in records for record in of_point if record is not None}),
         "settings": settings,
     }
 
@@ -151,17 +154,19 @@ def read_outcome(suite_dir: Path) -> dict[str, Any]:
     """Read `tuning.json`.
 
     Raises:
-        TuningError: There is none, or it is no JSON.
+        TuningError: There is none, or it is no outcome of a tune that can be relied on.
     """
     path = suite_dir / OUTCOME
     if not path.exists():
         raise TuningError(f"no {path}: tune the suite first, `run_suite.py tune {suite_dir.name} --budget N`")
+    again = "run the same `tune` command again, it only writes the file anew"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        outcome = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise TuningError(
-            f"{path} is cut short or garbled ({error}): run the same `tune` command again, it only writes the file anew"
-        ) from None
+        raise TuningError(f"{path} is cut short or garbled ({error}): {again}") from None
+    if (flaw := flaw_of(outcome)) is not None:
+        raise TuningError(f"{path} cannot be relied on: {flaw}; {again}")
+    return outcome
 
 
 def tuned_suite(suite: Suite, outcome: Mapping[str, Any]) -> Suite:

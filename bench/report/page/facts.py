@@ -98,9 +98,8 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, da
         answers.append("One seed gives no interval: no order of rows can be claimed from it.")
     else:
         answers.append(
-            f"Intervals are 95 % t intervals over seeds{'; with so few seeds they are wide' if most < 5 else ''}. Rows are told apart by "
-            "paired tests on the same seeds and images, Holm-corrected within a column, not by whether intervals overlap; ranks are given "
-            "as intervals."
+            "Intervals in table and plots are 95 % t intervals over seeds, for these validation images"
+            f"{'; with so few seeds they are wide' if most < 5 else ''}. " + _tests(rows)
         )
         answers += detectable_note(rows)
     failed = [record for record in records if record["status"] != "ok"]
@@ -118,6 +117,19 @@ def _certainty(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, da
         answers.append(f"Careful: the trials mix {', '.join(mixed)}.")
     devices = ", ".join(distinct(records, lambda record: record["env"].get("device"))) or "not recorded"
     return [*answers, f"Device: {devices}. Costs in seconds hold for it alone."]
+
+
+def _tests(rows: pd.DataFrame) -> str:
+    """Say by what rows are told apart, and what chance that counts."""
+    kinds = set(rows.filter(regex="_resampled$").iloc[0]) - {"nothing"}
+    if not kinds:
+        return "No rows are tested against each other: no two share two seeds."
+    counted = {"seeds and images": "seeds and validation images", "seeds": "seeds alone, for these images", "images": "images alone"}
+    covers = " or, by column, ".join(said for kind, said in counted.items() if kind in kinds)
+    return (
+        f"Rows are told apart by paired tests, Holm-corrected within a column, not by whether intervals overlap; chance counted: {covers}. "
+        "Ranks are given as intervals."
+    )
 
 
 def _again(plan: Mapping) -> list[str]:
