@@ -252,8 +252,16 @@ def test_a_reference_of_exactly_zero_leaves_delta_m_undefined_and_everything_els
 def test_no_result_at_all_is_a_clear_error(tmp_path: Path) -> None:
     suite = MadeSuite(tasks=("semseg",), seeds=(0,))
     suite.add(FULL, {0: {"semseg": 1.0}}, kind="single_task", status={"semseg-s0": "failed"})
-    with pytest.raises(RecordError, match=r"no trial of the plan has a result .*failed.*Run `run_suite.py run made` first"):
-        make_report(suite.write(tmp_path))
+    with pytest.raises(NoResultError, match=r"no trial of the plan has a result.*semseg-s0: failed.*run made --rerun failed`"):
+        make_report(suite.write(tmp_path / "made"))
+    with pytest.raises(typer.Exit) as ended:
+        report(suite="made", results=tmp_path, strict=False, primary_only=False, quiet=False)
+    assert ended.value.exit_code == 1
+    for path in (tmp_path / "made" / "records").glob("*.json"):
+        path.unlink()
+    with pytest.raises(RecordError, match=r"no trial of the plan has a result .*Run `run_suite.py run made` first") as nothing:
+        make_report(tmp_path / "made")
+    assert not isinstance(nothing.value, NoResultError)
 
 
 # Pareto front
