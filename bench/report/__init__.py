@@ -114,14 +114,17 @@ def _demand_results(suite_dir: Path, results: Results, own: Sequence[Mapping], m
     suite, broken = results.plan["suite"], "; ".join(f"damaged: {name}: {why}" for name, why in list(results.damaged.items())[:3])
     if not any(record["status"] == "ok" for record in own):
         if own:
-            failed = "; ".join(f"{record['run_id']}: {record['status']}: {_first_line(record['reason'])}" for record in own[:FAILED_AT_MOST])
+            failed = "; ".join(
+                f"{record['run_id']}: {record['status']}: {_first_line(record['reason'])}" for record in own[:FAILED_AT_MOST]
+            )
             more = f"; and {len(own) - FAILED_AT_MOST} more" if len(own) > FAILED_AT_MOST else ""
             raise NoResultError(
                 f"{suite_dir}: no trial of the plan has a result, so that there is nothing to tabulate. Trials that did not end well: "
                 f"{failed}{more}{'. ' + broken if broken else ''}. Run `run_suite.py run {suite} --rerun failed` once the cause is mended."
             )
         raise RecordError(
-            f"{suite_dir}: no trial of the plan has a result (no records{', ' + broken if broken else ''}). Run `run_suite.py run {suite}` first."
+            f"{suite_dir}: no trial of the plan has a result (no records{', ' + broken if broken else ''}). "
+            f"Run `run_suite.py run {suite}` first."
         )
     if strict and (mark or broken):
         said = f"{mark}{'; ' if mark and broken else ' '}{broken}".rstrip()
