@@ -33,6 +33,9 @@ from bench.sweep.place import Plan, Slots, place
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
+RERUN_WITH_PROFILES = (*RERUN, "busy")
+"""Where profiles are measured, those of a busy device can be measured again."""
+
 GPU_WORKERS = 2
 CACHE_FOLDER = "cache"
 """Prepared caches lie in this folder of the results unless `--cache-dir` says otherwise."""
@@ -164,8 +167,8 @@ def new_launch(
 
 def require_sound(rerun: frozenset[str], executor: str, slots: Slots) -> None:
     """Raise ConfigError where options are unknown or do not go together."""
-    if rerun - set(RERUN):
-        raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
+    if rerun - set(RERUN_WITH_PROFILES):
+        raise ConfigError(f"--rerun takes {', '.join(RERUN_WITH_PROFILES)}, separated by a comma; got {', '.join(sorted(rerun))}")
     if executor == "serial" and slots != Slots():
         raise ConfigError(
             "--address, --gpus-per-trial, --cpus-per-trial and --leave-out-broken-nodes are for --executor ray; leave them out with serial"
