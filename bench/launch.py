@@ -17,6 +17,7 @@ from bench import provenance
 from bench.config import ConfigError, DataConfig, TrialConfig
 from bench.data.layout import LAYOUTS, fingerprint, layout_of
 from bench.data.roots import ensure_synthetic, open_split
+from bench.data.synthetic import SyntheticConfig
 from bench.data.untouched import refuse_inside
 from bench.errors import SuiteError
 from bench.model.backbone import WeightsError, build_backbone
@@ -24,6 +25,7 @@ from bench.plan import damaged_profiles, missing, missing_profiles, write_plan
 from bench.prepare import prepare_trials
 from bench.profile import profile_id
 from bench.record import read_record, write_atomically
+from bench.storage import refuse
 from bench.suites import Suite
 from bench.sweep.jobs import Limits
 from bench.sweep.lock import only_launch
@@ -31,6 +33,9 @@ from bench.sweep.place import Plan, Slots, place
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
+RERUN_WITH_PROFILES = (*RERUN, "busy")
+"""Where profiles are measured, those of a busy device can be measured again."""
+
 GPU_WORKERS = 2
 CACHE_FOLDER = "cache"
 """Prepared caches lie in this folder of the results unless `--cache-dir` says otherwise."""
@@ -162,8 +167,8 @@ def new_launch(
 
 def require_sound(rerun: frozenset[str], executor: str, slots: Slots) -> None:
     """Raise ConfigError where options are unknown or do not go together."""
-    if rerun - set(RERUN):
-        raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(rerun))}")
+    if rerun - set(RERUN_WITH_PROFILES):
+        raise ConfigError(f"--rerun takes {', '.join(RERUN_WITH_PROFILES)}, separated by a comma; got {', '.join(sorted(rerun))}")
     if executor == "serial" and slots != Slots():
         raise ConfigError(
             "--address, --gpus-per-trial, --cpus-per-trial and --leave-out-broken-nodes are for --executor ray; leave them out with serial"
@@ -174,7 +179,7 @@ def require_sound(rerun: frozenset[str], executor: str, slots: Slots) -> None:
 def new_plan(suite: Suite, suite_dir: Path, command: str, to_do: list[TrialConfig]) -> Iterator[None]:
     """Write the plan; where the launch is refused before a trial of it ran, the former plan, which the records belong to, comes back."""
     file = suite_dir / "plan.json"
-    former = file.read_text(encoding="utf-8") if file.exists() else None
+    former = file.read_bytes() if file.exists() else None  # a damaged one comes back as it was
     write_plan(suite, suite_dir, command)
     try:
         yield
@@ -199,7 +204,7 @@ def prepare_data(trials: list[TrialConfig], results: Path, data_root: Path | Non
     for data in dict.fromkeys(trial.data for trial in trials):
         if data.synthetic is not None:
             console.print(f"synthetic data: {data.synthetic.n_train} + {data.synthetic.n_val} images", highlight=False)
-            root, digest = ensure_synthetic(results, data.synthetic)
+            root, digest = render_data(results, data.synthetic)
             console.print(f"content {digest} in {root}", highlight=False, soft_wrap=True)
         root = data_root if data.synthetic is None else root
         tasks = tuple(dict.fromkeys(task for trial in trials if trial.data == data for task in trial.tasks))
@@ -207,6 +212,19 @@ def prepare_data(trials: list[TrialConfig], results: Path, data_root: Path | Non
             images = len(open_split(root, split, tasks, held_out=data.held_out, store=results / "data"))
             if data.synthetic is None or data.held_out is not None:
                 console.print(f"{root} {split}: {images} images", highlight=False, soft_wrap=True)
+
+
+def render_data(results: Path, config: SyntheticConfig) -> tuple[Path, str]:
+    """Return where rendered data lies and the hash of its content; renders it first where it is not there yet.
+
+    Raises:
+        StorageError: The disk is full or read-only; what was rendered by half is gone.
+    """
+    try:
+        return ensure_synthetic(results, config)
+    except OSError as error:
+        refuse(error, results)
+        raise
 
 
 def prepare_weights(trials: list[TrialConfig], weights_file: Path | None) -> None:

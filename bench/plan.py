@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.busy import busy_times
 from bench.config import TrialConfig, steps_per_epoch
 from bench.migration import migration_notes
 from bench.plain import digest
@@ -72,7 +73,8 @@ def missing(
     Args:
         trials: What the suite asks for.
         suite_dir: Directory of the suite's results.
-        rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`).
+        rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`),
+            and "busy" (profiles whose single measurements lie far apart, see `bench.busy`).
         code_id: The present code.
         set_aside: Given by a launch, which relies on the records: a damaged one is moved away, told by this, and counts as missing;
             one of an older schema is told as well, and counts.
@@ -119,7 +121,8 @@ def to_do(path: Path, rerun: frozenset[str], code_id: str | None, set_aside: Cal
         return False
     else:
         record = read_record(path)
-    return ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
+    busy = "busy" in rerun and record.get("kind") == "profile" and bool(busy_times(record["cost"]))
+    return busy or ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
 
 
 def profiled_seconds(trials: list[TrialConfig], suite_dir: Path) -> dict[str, float]:

@@ -68,7 +68,7 @@ def test_status_of_a_suite_that_never_ran_says_how_to_run_it(cli, tmp_path: Path
         (("run", "smoke", "--seeds", "0,0"), "names a seed twice"),
         (("run", "smoke", "--seeds", "99999999999999999999"), "seed must lie in [0, 2^32)"),
         (("run", "smoke", "--gpus-per-trial=-1"), "--gpus-per-trial takes a share such as 0.25"),
-        (("run", "smoke", "--rerun", "all"), "--rerun takes failed and stale"),
+        (("run", "smoke", "--rerun", "all"), "--rerun takes failed, stale, busy"),
         (("run", "smoke", "--data-root", "/nowhere"), "/nowhere"),
         (("run", "smoke", "--weights", "/nowhere.pth"), "/nowhere.pth"),
         (("run", "smoke", "--executor", "slurm"), "serial"),

@@ -1,15 +1,19 @@
 """What a launch, a plan and a tune do about files that are damaged: they name them and go on."""
 
 import dataclasses
+import errno
 from pathlib import Path
 
+import pytest
 from made_records import made_record
 from rich.console import Console
 
-from bench.launch import work_left
+from bench.errors import SuiteError
+from bench.launch import new_plan, render_data, work_left
 from bench.plan import profiled_seconds
 from bench.profile import profile_id
-from bench.record import write_record
+from bench.record import read_plan, write_record
+from bench.storage import StorageError
 from bench.suites import load
 
 TRIAL = next(row for row in load("smoke").rows if row.label == "Decoders only").trials[0]
@@ -36,3 +40,23 @@ def test_a_truncated_profile_of_a_finished_row_is_named_set_aside_and_measured_a
     assert not profile.exists()
     assert [path.name for path in (tmp_path / "profiles" / "set_aside").iterdir()] == [profile.name]
     assert "cut short" in capsys.readouterr().err
+
+
+def test_a_damaged_former_plan_is_no_obstacle_and_comes_back_as_it_was(tmp_path: Path):
+    suite, former = load("smoke"), b"\xff\xfe no text"
+    (tmp_path / "plan.json").write_bytes(former)
+    with pytest.raises(SuiteError, match="planted"), new_plan(suite, tmp_path, "command", []):
+        raise SuiteError("planted")
+    assert (tmp_path / "plan.json").read_bytes() == former
+    with new_plan(suite, tmp_path, "command", []):
+        pass
+    assert read_plan(tmp_path / "plan.json")["suite"] == "smoke"
+
+
+def test_a_disk_that_fills_while_data_is_rendered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bench.launch.ensure_synthetic", full)
+    with pytest.raises(StorageError, match="full"):
+        render_data(tmp_path, TRIAL.data.synthetic)

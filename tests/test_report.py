@@ -8,19 +8,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from made_records import REFERENCE, MadeSuite, demo_like_suite, made_method
 from rich.console import Console
 
-from bench.record import RecordError
-from bench.report import make_report
+from bench.cli.reports import report
+from bench.plan import to_do
+from bench.record import RecordError, write_record
+from bench.report import NoResultError, make_report
 from bench.report.claims import answer_claims
 from bench.report.compare import compare_results
 from bench.report.footnotes import footnotes
 from bench.report.latex import to_latex
 from bench.report.stats import delta_m, pareto_front, row_frame, seed_frame
-from bench.report.summary import findings
+from bench.report.summary import findings, paragraphs
 from bench.report.tables import main_table, to_csv, to_markdown, to_rich
 from bench.tasks import TASK_NAMES, TASKS
 
@@ -252,8 +255,38 @@ def test_a_reference_of_exactly_zero_leaves_delta_m_undefined_and_everything_els
 def test_no_result_at_all_is_a_clear_error(tmp_path: Path) -> None:
     suite = MadeSuite(tasks=("semseg",), seeds=(0,))
     suite.add(FULL, {0: {"semseg": 1.0}}, kind="single_task", status={"semseg-s0": "failed"})
-    with pytest.raises(RecordError, match=r"no trial of the plan has a result .*failed.*Run `run_suite.py run made` first"):
-        make_report(suite.write(tmp_path))
+    with pytest.raises(NoResultError, match=r"no trial of the plan has a result.*semseg-s0: failed.*run made --rerun failed`"):
+        make_report(suite.write(tmp_path / "made"))
+    with pytest.raises(typer.Exit) as ended:
+        report(suite="made", results=tmp_path, strict=False, primary_only=False, quiet=False)
+    assert ended.value.exit_code == 1
+    for path in (tmp_path / "made" / "records").glob("*.json"):
+        path.unlink()
+    with pytest.raises(RecordError, match=r"no trial of the plan has a result .*Run `run_suite.py run made` first") as nothing:
+        make_report(tmp_path / "made")
+    assert not isinstance(nothing.value, NoResultError)
+
+
+def test_times_of_a_busy_device_are_named_with_a_command_that_measures_them_again(tmp_path: Path) -> None:
+    suite = demo_like_suite()
+    quiet = row_frame(suite.plan(), suite.records)
+    assert not any("busy device" in note for note in footnotes(suite.plan(), suite.records, quiet))
+    run_id = suite.plan()["rows"][2]["run_ids"][0]
+    record = next(record for record in suite.records if record["run_id"] == run_id)
+    record["cost"]["step_seconds"] |= {"p05": 0.1, "p95": 0.16}
+    (note,) = [note for note in footnotes(suite.plan(), suite.records, quiet) if "busy device" in note]
+    assert f"{suite.plan()['rows'][2]['label']} (step 100-160 ms)" in note
+    assert f"profile {suite.plan()['suite']} --rerun busy,stale" in note
+    for kind, again in (("profile", True), ("accuracy", False)):
+        path = write_record(tmp_path / kind, record | {"kind": kind})
+        assert to_do(path, frozenset({"busy"}), record["code_id"], None) == again
+        assert not to_do(path, frozenset({"stale", "failed"}), record["code_id"], None)
+
+
+def test_the_summary_tells_commands_of_a_description_from_its_prose() -> None:
+    parts = paragraphs("One title.\n\n    python run_suite.py run made\n\nTwo\nlines.\n")
+    assert [part["text"] for part in parts] == ["One title.", "python run_suite.py run made", "Two lines."]
+    assert [part["kind"] for part in parts] == ["text", "code", "text"]
 
 
 # Pareto front

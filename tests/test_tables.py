@@ -167,6 +167,21 @@ def test_the_latex_tables_compile(tmp_path: Path, many: bool) -> None:
     assert (tmp_path / "t.pdf").stat().st_size > 5000
 
 
+@NEEDS_TEX
+def test_a_table_with_all_its_notes_fits_a_two_column_paper(tmp_path: Path) -> None:
+    suite = demo_like_suite(seeds=(0, 1, 2))
+    rows = row_frame(suite.plan(), suite.records)
+    notes = [*footnotes(suite.plan(), suite.records, rows), *(f"Note {place}: " + "word " * 60 for place in range(20)), "The last note"]
+    body = to_latex(main_table(rows, tasks=suite.tasks, title="Demo", footnotes=notes), label="t")
+    assert body.index(r"\end{table*}") < body.index("The last note")
+    packages = r"\usepackage{booktabs,graphicx}"
+    (tmp_path / "t.tex").write_text(rf"\documentclass[twocolumn]{{article}}{packages}\begin{{document}}{body}\end{{document}}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "too large" not in done.stdout
+
+
 def test_equal_cost_front_chances_and_tests_are_printed_with_a_reading_guide(tmp_path: Path) -> None:
     suite = demo_like_suite(seeds=(0, 1, 2))
     suite.add(made_method("far", "Far", None, None, label="Far | ahead"), {s: dict(REFERENCE) for s in (0, 1, 2)})

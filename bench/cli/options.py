@@ -58,7 +58,12 @@ Track = Annotated[
     str, typer.Option(help="What watches each trial: tensorboard, mlflow, wandb (separated by commas), or none.", metavar="NAMES")
 ]
 Where = Annotated[Executor, typer.Option("--executor", help="Ray Tune, or one trial after the other on this machine.")]
-Rerun = Annotated[str, typer.Option(help="Make records again: failed, stale (made by other code), or failed,stale.")]
+Rerun = Annotated[
+    str,
+    typer.Option(
+        help="Make records again: failed, stale (made by other code), busy (profiles of a busy device), or several: failed,stale."
+    ),
+]
 Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster; by default RAY_ADDRESS, else one is started here.")]
 GpusPerTrial = Annotated[
     str | None,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from bench.cli.options import (
     DEFAULT_RESULTS,
@@ -30,8 +31,14 @@ def report(
     primary_only: Annotated[bool, typer.Option(help="Leave out published numbers that were only recalled.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write tables and plots again, from the records alone."""
-    print_report(results / plain_name(suite, "suite"), quiet=quiet, strict=strict, primary_only=primary_only)
+    """Write tables and plots again, from the records alone; exit code 1 where every trial that ran has failed."""
+    from bench.report import NoResultError
+
+    try:
+        print_report(results / plain_name(suite, "suite"), quiet=quiet, strict=strict, primary_only=primary_only)
+    except NoResultError as error:
+        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(SOME_FAILED) from error
 
 
 def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False, **options: bool) -> None:

@@ -33,6 +33,14 @@ SHOWN_EVIDENCE = {
 """Files of the evidence that page and summary show, with their headings."""
 
 
+FAILED_AT_MOST = 20
+"""Failed trials that an error names one by one."""
+
+
+class NoResultError(RecordError):
+    """Trials were run, and none of them has a result; the message names them with their reasons."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What `make_report` made.
@@ -62,7 +70,8 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
         primary_only: Leave out published numbers that were only recalled.
 
     Raises:
-        RecordError: Where the plan cannot be read, or no planned trial has a result yet: run the suite first. With `strict`, where any
+        NoResultError: Where every trial that has a record ended badly.
+        RecordError: Where the plan cannot be read, or no planned trial has a record yet: run the suite first. With `strict`, where any
             has none, or a file is damaged; else damaged files are named and count as missing.
     """
     suite_dir = Path(suite_dir)
@@ -104,14 +113,27 @@ def _demand_results(suite_dir: Path, results: Results, own: Sequence[Mapping], m
     """Refuse where nothing can be reported, or where --strict wants more than there is."""
     suite, broken = results.plan["suite"], "; ".join(f"damaged: {name}: {why}" for name, why in list(results.damaged.items())[:3])
     if not any(record["status"] == "ok" for record in own):
-        reasons = "; ".join([*(f"{record['run_id']}: {record['status']}" for record in own[:3]), *filter(None, [broken])])
+        if own:
+            failed = "; ".join(
+                f"{record['run_id']}: {record['status']}: {_first_line(record['reason'])}" for record in own[:FAILED_AT_MOST]
+            )
+            more = f"; and {len(own) - FAILED_AT_MOST} more" if len(own) > FAILED_AT_MOST else ""
+            raise NoResultError(
+                f"{suite_dir}: no trial of the plan has a result, so that there is nothing to tabulate. Trials that did not end well: "
+                f"{failed}{more}{'. ' + broken if broken else ''}. Run `run_suite.py run {suite} --rerun failed` once the cause is mended."
+            )
         raise RecordError(
-            f"{suite_dir}: no trial of the plan has a result ({len(own)} records{', ' + reasons if reasons else ''}). "
+            f"{suite_dir}: no trial of the plan has a result (no records{', ' + broken if broken else ''}). "
             f"Run `run_suite.py run {suite}` first."
         )
     if strict and (mark or broken):
         said = f"{mark}{'; ' if mark and broken else ' '}{broken}".rstrip()
         raise RecordError(f"{suite_dir}:{said}. Run `run_suite.py run {suite}`, or report without --strict.")
+
+
+def _first_line(reason: str | None) -> str:
+    lines = (reason or "").strip().splitlines()
+    return lines[0].rstrip(".") if lines else "no reason recorded"
 
 
 def _is_current(suite_dir: Path, tables: Mapping[str, str | bytes]) -> bool:

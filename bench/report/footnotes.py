@@ -1,11 +1,14 @@
 """What a reader must know beside the numbers: one sentence a fact, generated from plan and records, never written by hand."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from bench.busy import BUSY_RATIO, is_busy
 from bench.migration import migration_notes
 from bench.report.intervals import FEWEST_ROWS_TO_POOL
+from bench.report.profiles import row_time_ranges
 from bench.report.seeds import HELD_OUT, metric_column, why_no_delta_m
 from bench.tasks import TASKS
 
@@ -69,6 +72,7 @@ def footnotes(
         *_setting_notes(plan, usable, rows, tuning),
         *_test_notes(plan, rows),
         *_convention_notes(usable, rows),
+        *_busy_notes(plan, usable),
         *damage_notes(damaged or {}, DAMAGED_AT_MOST),
         *migration_notes(own),
         *_missing_notes(plan, records, own, rows, damaged or {}),
@@ -227,6 +231,24 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     if uncovered:
         notes.append(f"FLOPs leave out: {', '.join(uncovered)}.")
     return notes
+
+
+def _busy_notes(plan: Mapping, usable: Sequence[Mapping]) -> list[str]:
+    """Name the rows whose times were measured while something else ran on the device, and the command that measures them again."""
+    titles, said = {"step_seconds": "step", "inference_seconds": "inference", "merged_inference_seconds": "inference, merged"}, []
+    for row in plan["rows"]:
+        found = {name: ends for name, ends in row_time_ranges(row, usable).items() if is_busy(*ends)}
+        one = " of one model" if row["kind"] == "single_task" else ""
+        times = ", ".join(f"{titles[name]} {1e3 * low:.3g}-{1e3 * high:.3g} ms" for name, (low, high) in found.items())
+        said += [f"{row['label']} ({times}{one})"] if found else []
+    if not said:
+        return []
+    results = re.search(r" --results[ =]\S+", str(plan.get("command") or ""))
+    again = f"run_suite.py profile {plan['suite']} --rerun busy,stale{results[0] if results else ''}"
+    return [
+        f"Measured on a busy device: the 5-95 % range of single measurements spans more than {BUSY_RATIO:g} times its lower end for "
+        f"{'; '.join(said)}. Measure again on an idle device with `{again}`."
+    ]
 
 
 def damage_notes(damaged: Mapping[str, str], most: int | None = None) -> list[str]:

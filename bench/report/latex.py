@@ -80,9 +80,9 @@ def _floats(blocks: list[list[str]], caption: str, label: str, notes: list[str],
         for lines in own:
             fit = r"\ifdim\wd0>\textwidth\resizebox{\textwidth}{!}{\usebox0}\else\usebox0\fi"
             parts += [r"\setbox0=\hbox{%", *lines, "}", fit, r"\par\smallskip"]
-        parts += [r"\begin{minipage}{\textwidth}\scriptsize", *notes, r"\end{minipage}"] if own is together[-1] else []
         parts += [r"\end{table*}"]
-    return parts
+    # in the running text, where they may break: a float that holds them all would be higher than a page
+    return [*parts, rf"{{\par\scriptsize\sloppy\noindent Notes to Table~\ref{{{label}}}:\par", *notes, r"\par}"] if notes else parts
 
 
 def _long(blocks: list[list[str]], caption: str, label: str, notes: list[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from bench.busy import TIMES, time_range
+
 EXCLUSIVE = (
     "inference_seconds",
     "merged_inference_seconds",
@@ -37,6 +39,18 @@ def with_profiles(records: Sequence[Mapping], profiles: Sequence[Mapping]) -> li
             record = {**record, "cost": {**record["cost"], **exclusive, "profile": profile["run_id"]}}
         result.append(record)
     return result
+
+
+def row_time_ranges(row: Mapping, records: Sequence[Mapping]) -> dict[str, tuple[float, float]]:
+    """Return, per measured time of a plan's row, the 5 and 95 % quantile (seconds) of the single measurements that lie furthest apart.
+
+    Args:
+        row: As `bench.record.read_plan` returns it; of several models or seeds, one model's range stands.
+        records: Records with the costs of their profiles.
+    """
+    costs = [record["cost"] for record in records if record["status"] == "ok" and record["run_id"] in row["run_ids"]]
+    found = {name: [ends for cost in costs if (ends := time_range(cost, name))] for name in TIMES}
+    return {name: max(ends, key=lambda pair: pair[1] / pair[0]) for name, ends in found.items() if ends}
 
 
 def key_of(record: Mapping) -> tuple:

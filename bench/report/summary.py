@@ -72,7 +72,8 @@ def _how_told_apart(rows: pd.DataFrame) -> str:
 def _run_facts(plan: Mapping, own: Sequence[Mapping]) -> list[str]:
     """Say what was run, where and for how long."""
     done, planned = trial_counts(plan, own)
-    facts = [f"Suite `{plan['suite']}`: {' '.join(str(plan.get('description', '')).split()) or plan['title']}"]
+    said = [f"`{part['text']}`." if part["kind"] == "code" else part["text"] for part in paragraphs(plan.get("description") or "")]
+    facts = [f"Suite `{plan['suite']}`: {' '.join(said) or plan['title']}"]
     facts.append(f"{done} of {planned} trials have a result; a trial is one training run of one method setting, seed and set of tasks.")
     starts, ends = (_times(own, key) for key in ("trial_start", "end"))
     if starts and ends:
@@ -87,6 +88,12 @@ def _run_facts(plan: Mapping, own: Sequence[Mapping]) -> list[str]:
     keys = {"Device": "device", "Processor": "cpu", "Platform": "platform", "Python": "python", "torch": "torch", "timm": "timm"}
     aspects |= {title: lambda record, key=key: record["env"].get(key) for title, key in keys.items()}
     return facts + [f"{title}: {', '.join(values)}." for title, pick in aspects.items() if (values := distinct(own, pick))]
+
+
+def paragraphs(text: str) -> list[dict[str, str]]:
+    """Split a docstring into paragraphs, each with its `text` on one line and its `kind`: "code" for indented commands, else "text"."""
+    parts = [part for part in text.strip("\n").split("\n\n") if part.strip()]
+    return [{"text": " ".join(part.split()), "kind": "code" if part.startswith("    ") else "text"} for part in parts]
 
 
 def _times(own: Sequence[Mapping], key: str) -> list[datetime.datetime]:

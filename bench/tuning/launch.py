@@ -10,8 +10,8 @@ from rich.console import Console
 
 from bench import provenance
 from bench.config import ConfigError, TrialConfig
-from bench.data.roots import ensure_synthetic, open_split
-from bench.launch import RERUN, new_launch, prepare_weights
+from bench.data.roots import open_split
+from bench.launch import RERUN, new_launch, prepare_weights, render_data
 from bench.plan import write_plan
 from bench.prepare import prepare_trials
 from bench.record import read_trusted
@@ -123,7 +123,7 @@ def prepare_training_data(trials: Sequence[TrialConfig], results: Path, data_roo
     for data in dict.fromkeys(trial.data for trial in trials):
         if data.synthetic is None and data_root is None:
             raise ConfigError("this suite reads a data set from a directory: give it with --data-root DIR")
-        root = data_root if data.synthetic is None else ensure_synthetic(results, data.synthetic)[0]
+        root = data_root if data.synthetic is None else render_data(results, data.synthetic)[0]
         tasks = tuple(dict.fromkeys(task for trial in trials if trial.data == data for task in trial.tasks))
         counts = {split: len(open_split(root, split, tasks, held_out=data.held_out, store=results / "data")) for split in SPLITS}
         console.print(

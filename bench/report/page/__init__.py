@@ -7,6 +7,7 @@ every request.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -15,10 +16,11 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bench.report.family import with_titles
-from bench.report.page.assets import data_uri, downloads, packed, pictures, plotly_packed, small_png
+from bench.report.page.assets import PAGE_LIMIT_BYTES, data_uri, downloads, packed, pictures, plotly_packed, small_png
 from bench.report.page.facts import facts
 from bench.report.page.payload import payload
 from bench.report.plots import CAPTIONS, Drawn
+from bench.report.summary import paragraphs
 from bench.report.tables import MainTable, printed_parts
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -61,9 +63,10 @@ def make_page(
         for name in drawn.names
         if not (name.startswith("panels_") and data["panels"])
     ]
-    return environment.get_template("page.html.j2").render(
+    page = partial(
+        environment.get_template("page.html.j2").render,
         plan=plan,
-        description=_paragraphs(plan.get("description") or ""),
+        description=paragraphs(plan.get("description") or ""),
         title=table.title,
         facts=facts(plan, records, rows, damaged or {}),
         findings=findings,
@@ -74,13 +77,15 @@ def make_page(
         footnotes=table.footnotes,
         figures=images,
         not_drawn=drawn.not_drawn,
-        downloads=downloads(contents, _download_names(contents)),
         has_panels=data["panels"] is not None,
         css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)),
         plotly=plotly_packed(),
         data=packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()),
     )
+    names = _download_names(contents)
+    without = len(page(downloads=downloads(contents, names, room=0)).encode())
+    return page(downloads=downloads(contents, names, room=PAGE_LIMIT_BYTES - without))
 
 
 def to_markup(text: str) -> str:
@@ -116,9 +121,3 @@ def _download_names(contents: Mapping[str, str | bytes]) -> list[str]:
     tables = [name for name in contents if name.startswith("table") or name.endswith((".tex", ".md"))]
     others = [name for name in contents if name not in tables and name.endswith((".pdf", ".csv"))]
     return tables + sorted(others, key=lambda name: (not name.endswith(".csv"), name))
-
-
-def _paragraphs(text: str) -> list[dict[str, str]]:
-    """Split a docstring into paragraphs; indented ones are commands."""
-    parts = [part for part in text.strip("\n").split("\n\n") if part.strip()]
-    return [{"text": " ".join(part.split()), "kind": "code" if part.startswith("    ") else "text"} for part in parts]

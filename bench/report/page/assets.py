@@ -16,7 +16,9 @@ from bench.report.panels import ERRORS, UNITS, Panel
 FILE_LIMIT_BYTES = 400_000
 """Largest file that is put into the page; a larger one is named with the place where it lies."""
 
-DOWNLOADS_LIMIT_BYTES = 1_500_000
+PAGE_LIMIT_BYTES = 7_400_000
+"""The page with everything in it."""
+
 PICTURES_LIMIT_BYTES = 1_800_000
 MIME = {
     "csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex", "pdf": "application/pdf", "png": "image/png",
@@ -55,15 +57,22 @@ def data_uri(name: str, content: bytes) -> str:
     return f"data:{MIME[name.rpartition('.')[2]]};base64,{base64.b64encode(content).decode()}"
 
 
-def downloads(contents: Mapping[str, str | bytes], names: Iterable[str]) -> list[Download]:
-    """Return the files to download, tables first; what does not fit is named without content."""
-    found, room = [], DOWNLOADS_LIMIT_BYTES
+def downloads(contents: Mapping[str, str | bytes], names: Iterable[str], *, room: int) -> list[Download]:
+    """Return the files to download, tables first; what does not fit is named without content.
+
+    Args:
+        contents: The files.
+        names: Which of them, in order.
+        room: Bytes of the page that they may take, encoded.
+    """
+    found = []
     for name in names:
         content = contents[name]
         content = content.encode() if isinstance(content, str) else content
-        fits = len(content) <= min(FILE_LIMIT_BYTES, room)
-        room -= len(content) if fits else 0
-        found.append(Download(name=name, size=len(content), href=data_uri(name, content) if fits else None))
+        href = data_uri(name, content) if len(content) <= FILE_LIMIT_BYTES else None
+        href = href if href is not None and len(href) <= room else None
+        room -= len(href or "")
+        found.append(Download(name=name, size=len(content), href=href))
     return found
 
 

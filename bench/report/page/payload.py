@@ -11,6 +11,7 @@ from bench.report.page.facts import row_command, trial_command
 from bench.report.pareto import AXES, front_frame
 from bench.report.plots.pareto import COSTS
 from bench.report.plots.published import published_points
+from bench.report.profiles import row_time_ranges
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import metric_column, plan_tasks
 from bench.report.style import family_styles
@@ -99,6 +100,12 @@ def _row(plan: Mapping, planned: Mapping, row: pd.Series, by_id: Mapping[str, Ma
         "reference": bool(row["is_reference"]),
         "scores": {key: _interval(row, axis["column"], 1.0) for key, axis in scores.items()},
         "costs": {key: _interval(row, axis["column"], axis["scale"]) for key, axis in costs.items()},
+        "ranges": {
+            key: [_rounded(end, costs[key]["scale"], digits=3) for end in ends]
+            for name, ends in row_time_ranges(planned, trials).items()
+            for key in costs
+            if costs[key]["column"] == name
+        },
         "trials": [_trial(record) for record in trials],
         "config": None if first is None else {key: part for key, part in first["config"].items() if key not in ("seed", "tasks")},
         "env": _shared(trials),

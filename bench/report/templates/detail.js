@@ -59,7 +59,8 @@ function lossBlock(row) {
 
 function fill(box, row, number) {
   const scores = Object.entries(page.scores).map(([key, axis]) => [axis.title, withInterval(row.scores[key])]);
-  const costs = Object.entries(page.costs).map(([key, axis]) => [axis.title, withInterval(row.costs[key])]);
+  const costs = Object.entries(page.costs).map(([key, axis]) => [axis.title, withInterval(row.costs[key]) +
+    (row.ranges[key] ? `; single measurements${row.kind === "single_task" ? " of one model" : ""}, 5-95 %: ${row.ranges[key].map(shownNumber).join(" to ")}` : "")]);
   const groups = Object.entries(row.params || {}).map(([name, group]) => [name.replace(/_/g, " "), `${group.trainable.toLocaleString("en")} of ${group.total.toLocaleString("en")}`]);
   const setting = [["Row", `${number}: ${row.label}`], ["Trained", row.kind === "single_task" ? "one model a task" : "one model for all tasks"],
     ["Dial", row.dial === null ? "none" : `${row.dial} = ${row.value}`], ["Seeds that count", `${row.n} of ${row.planned}${row.missing ? `; ${row.missing}` : ""}`],
