@@ -89,7 +89,7 @@ def test_others_go_on_when_one_is_killed_one_hangs_and_one_dies_once(tmp_path: P
 def test_deaths_are_counted_over_launches_and_deaths_of_the_launch_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (job,) = jobs_of(tmp_path, range(1), launch="second")
     attempts = Attempts(tmp_path / "checkpoints" / f"{job['run_id']}.attempts")
-    for line in ("start t launch first pid 1", "died of signal 9 (SIGKILL)", "start t launch first pid 2"):
+    for line in ("start 2026-01-01T00:00:00+00:00 launch first pid 1", "died of signal 9 (SIGKILL)", "start 2026-01-01T00:00:00+00:00 launch first pid 2"):
         attempts.add(line)
     found = run([job], monkeypatch, {"0": ["die"]})
     assert (found[0]["status"], found[0]["attempt"]) == ("killed", 4)  # two deaths more; the second start's launch was killed
@@ -112,7 +112,7 @@ def test_a_trial_that_lost_its_nodes_is_no_failure_of_its_own_and_goes_on(tmp_pa
     (job,) = jobs_of(tmp_path, range(1), launch="now")
     attempts = Attempts(tmp_path / "checkpoints" / f"{job['run_id']}.attempts")
     for ended in ("now", "now", "now", "now", "later"):
-        attempts.add("start t launch now pid 1")
+        attempts.add("start 2026-01-01T00:00:00+00:00 launch now pid 1")
         attempts.close_open(ended)
     assert (attempts.losses, attempts.deaths) == (4, [])  # the fifth was interrupted with its launch
     found = run([job], monkeypatch, {})
@@ -123,13 +123,13 @@ def test_losses_and_fruitless_starts_have_an_end(tmp_path: Path):
     attempts, job = Attempts(tmp_path / "x.attempts"), {"epochs": 3, "max_attempts": 3}
     for _ in range(MAX_FRUITLESS_STARTS):
         assert hopeless(attempts, job) is None
-        attempts.add("start t launch now pid 1")
+        attempts.add("start 2026-01-01T00:00:00+00:00 launch now pid 1")
         attempts.close_open("now")
     assert "25 times without finishing an epoch" in hopeless(attempts, job)[1]
     attempts.add("epoch 1")
     assert (Attempts.read(attempts.path).fruitless, hopeless(attempts, job)) == (0, None)
     for _ in range(MAX_LOSSES - MAX_FRUITLESS_STARTS):
-        attempts.add("start t launch now pid 1")
+        attempts.add("start 2026-01-01T00:00:00+00:00 launch now pid 1")
         attempts.add("epoch 2")
         attempts.close_open("now")
     assert "lost 100 times with its node" in hopeless(attempts, job)[1]
@@ -158,7 +158,7 @@ def test_what_ray_says_of_a_worker_tells_whose_fault_its_end_was(tmp_path: Path,
     attempts, lost = Attempts(tmp_path / "x.attempts"), LostWorkers("died by itself", 3)
     trial = SimpleNamespace(error_file=tmp_path / "error.txt", trial_id="t", max_failures=103, run_metadata=SimpleNamespace(num_failures=2))
     for _ in range(2):
-        attempts.add("start t launch now pid 1")
+        attempts.add("start 2026-01-01T00:00:00+00:00 launch now pid 1")
         lost.note(trial, [attempts.path, tmp_path / "of a trial that never began"])
     assert Attempts.read(attempts.path).lines[1::2] == [end, end]
     assert trial.max_failures == (2 if "NurseryError" in end else 103)  # a worker that raises is not started for ever
