@@ -89,7 +89,11 @@ def test_others_go_on_when_one_is_killed_one_hangs_and_one_dies_once(tmp_path: P
 def test_deaths_are_counted_over_launches_and_deaths_of_the_launch_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (job,) = jobs_of(tmp_path, range(1), launch="second")
     attempts = Attempts(tmp_path / "checkpoints" / f"{job['run_id']}.attempts")
-    for line in ("start 2026-01-01T00:00:00+00:00 launch first pid 1", "died of signal 9 (SIGKILL)", "start 2026-01-01T00:00:00+00:00 launch first pid 2"):
+    for line in (
+        "start 2026-01-01T00:00:00+00:00 launch first pid 1",
+        "died of signal 9 (SIGKILL)",
+        "start 2026-01-01T00:00:00+00:00 launch first pid 2",
+    ):
         attempts.add(line)
     found = run([job], monkeypatch, {"0": ["die"]})
     assert (found[0]["status"], found[0]["attempt"]) == ("killed", 4)  # two deaths more; the second start's launch was killed
