@@ -51,24 +51,9 @@ def conclude(
         StorageError: The disk does not take a checkpoint or the record.
         OSError: One of `TRANSIENT`.
     """
-    known, per_image = dict(record), None
-    try:
-        measured, per_image = work()
-        record |= {"status": "ok", "reason": None} | measured
-    except (DivergedError, FloatingPointError) as error:
-        record |= {"status": "diverged", "reason": str(error)}
-    except StorageError:
-        raise
-    except SuiteError as error:
-        record |= {"status": "invalid", "reason": f"{type(error).__name__}: {error}"}
-    except OSError as error:
-        if error.errno in TRANSIENT:
-            raise
-        if error.errno in DISK_FULL:
-            raise StorageError(f"{error}; make room and run the same command again: the trial goes on from its last epoch") from error
-        record |= failure(error)
-    except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
-        record |= failure(error)
+    known = dict(record)
+    came, per_image = _attempted(work)
+    record |= came
     sys.stderr.flush()
     record["timing"] |= {"end": iso(time.time())} | total_seconds(earlier, time.time() - started)
     record |= {} if record["status"] == "ok" else {"log_tail": tail(log)}
@@ -77,6 +62,29 @@ def conclude(
     except RecordError as error:  # measurements that do not add up are a defect to be seen, not a trial to be lost
         unmeasured = known | {"timing": record["timing"], "status": "failed", "reason": str(error), "log_tail": tail(log)}
         return read_record(write_record(directory, unmeasured, None))
+
+
+def _attempted(
+    work: Callable[[], tuple[dict[str, Any], Mapping[str, np.ndarray] | None]],
+) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
+    """Do the work. Returns status, reason and what was measured, and the per-image sums, None where it did not end well."""
+    try:
+        measured, per_image = work()
+    except (DivergedError, FloatingPointError) as error:
+        return {"status": "diverged", "reason": str(error)}, None
+    except StorageError:
+        raise
+    except SuiteError as error:
+        return {"status": "invalid", "reason": f"{type(error).__name__}: {error}"}, None
+    except OSError as error:
+        if error.errno in TRANSIENT:
+            raise
+        if error.errno in DISK_FULL:
+            raise StorageError(f"{error}; make room and run the same command again: the trial goes on from its last epoch") from error
+        return failure(error), None
+    except Exception as error:  # the boundary of the sweep: any defect of one trial is a result, the others go on
+        return failure(error), None
+    return {"status": "ok", "reason": None} | measured, per_image
 
 
 def failure(error: Exception) -> dict[str, str]:

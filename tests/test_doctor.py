@@ -302,36 +302,47 @@ def test_labels_of_a_truncated_image_are_checked_on_their_own_against_its_header
     image = tree / "JPEGImages/2008_000001.jpg"
     image.write_bytes(image.read_bytes()[:-30])
     write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, np.ones((2, 2)), [("head", np.ones((2, 2)))])])
-    Image.fromarray(np.zeros((31, 41), np.uint8)).save(tree / "sal_distill/2008_000001.png")
+    Image.fromarray(np.zeros((31, 39), np.uint8)).save(tree / "sal_distill/2008_000001.png")
     failed = [f.message for f in check_data_root(tree) if f.status == "fail"]
     assert len(failed) == 3
     assert any("human_parts/2008_000001.mat is 2 x 2 (rows x columns), its image 30 x 41" in message for message in failed)
-    assert any("sal_distill/2008_000001.png is 31 x 41" in message for message in failed)
+    assert any("sal_distill/2008_000001.png is 31 x 39" in message for message in failed)
 
 
 def test_labels_of_an_image_of_unknown_size_are_checked_against_one_another(tree: Path) -> None:
     (tree / "JPEGImages/2008_000001.jpg").write_bytes(b"")
     (tree / "JPEGImages/2008_000003.jpg").unlink()
-    write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, np.ones((30, 42)), [("head", np.ones((30, 42)))])])
+    write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, np.ones((30, 45)), [("head", np.ones((30, 45)))])])
     (tree / "human_parts/2008_000003.mat").write_bytes(b"no matlab")
     failed = by_subject([f for f in check_data_root(tree) if f.status == "fail" and "human_parts" in f.message])
     assert failed.keys() == {"train content"}
     broken = [f.message for f in check_data_root(tree) if f.subject == "train content" and f.status == "fail"]
     assert len(broken) == 3
-    assert any("2008_000001.mat: the labels of the image" in text and "human_parts 30 x 42" in text for text in broken)
+    assert any("2008_000001.mat: the labels of the image" in text and "human_parts 30 x 45" in text for text in broken)
     assert any("2008_000003.mat" in text for text in broken)
 
 
 def test_masks_of_one_file_that_disagree_are_found_without_the_image(tree: Path) -> None:
     (tree / "JPEGImages/2008_000001.jpg").write_bytes(b"")
     write_parts(tree / "human_parts/2008_000001.mat", [("person", 15, np.ones((30, 41)), [("head", np.ones((30, 40)))])])
-    assert any("is 30 x 40 (rows x columns), a mask before it 30 x 41" in f.message for f in check_data_root(tree))
+    assert any("has masks of different sizes: part 'head' 30 x 40, an object 30 x 41" in f.message for f in check_data_root(tree))
 
 
 def test_where_no_size_is_that_of_most_every_label_is_named() -> None:
     found = disagreeing({"semseg": "a.png", "normals": "b.png"}, {"semseg": (3, 4), "normals": (4, 4)})
     assert [modality for modality, _ in found] == ["semseg", "normals"]
     assert not disagreeing({"semseg": "a.png"}, {"semseg": (3, 4)})
+
+
+def test_labels_at_another_scale_are_named_and_no_failure(tree: Path) -> None:
+    for name in ("2008_000001", "2008_000003"):
+        path = tree / f"sal_distill/{name}.png"
+        Image.fromarray(np.array(Image.open(path)).repeat(2, 0).repeat(2, 1)).save(path)
+    findings = check_data_root(tree)
+    assert not [f for f in findings if f.status == "fail"]
+    warned = by_subject(findings, "warn")["train saliency sizes"]
+    said = "2 of 3 files have another size than their image, the first 60 x 82 for 30 x 41 (rows x columns): 2008_000001, 2008_000003"
+    assert warned.message == said
 
 
 def test_what_is_no_regular_file_is_named_and_nothing_waits_for_it(tree: Path) -> None:

@@ -123,6 +123,19 @@ def test_a_label_of_another_size_than_its_image_is_named(tree: Path, name: str):
         NYUD(tree, "val")[0]
 
 
+def test_labels_that_were_made_at_another_scale_are_brought_to_their_image_s_size(tree: Path):
+    tasks = ("semseg", "depth", "edges", "normals")
+    np.save(tree / "normals/0003.npy", np.broadcast_to(np.float32([0.6, 0, -0.8]), (26, 30, 3)))
+    before = NYUD(tree, "val", tasks)[0]
+    for name in ("depth/0003.npy", "edge/0003.npy", "normals/0003.npy"):
+        np.save(tree / name, np.load(tree / name).repeat(2, 0).repeat(2, 1))
+    Image.fromarray(arrays_of("0003")["segmentation"].repeat(2, 0).repeat(2, 1)).save(tree / "segmentation/0003.png")
+    after = NYUD(tree, "val", tasks)[0]
+    for task in ("semseg", "depth", "edges"):
+        assert (before[task] == after[task]).all(), task
+    np.testing.assert_allclose(after["normals"], before["normals"], atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["images/0003.jpg", "segmentation/0003.png"])
 def test_a_truncated_picture_is_named(tree: Path, name: str):
     (tree / name).write_bytes((tree / name).read_bytes()[:-30])

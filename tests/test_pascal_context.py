@@ -249,17 +249,49 @@ def test_a_truncated_file_is_named(tree: Path, name: str, keep: float) -> None:
         PascalContext(tree, "train", TASK_NAMES)[0]
 
 
-@pytest.mark.parametrize("name", [n for n in WRITERS if not n.startswith("JPEG")])
-def test_a_label_of_another_size_than_its_image_is_named(tree: Path, name: str) -> None:
-    path = tree / name
-    if path.suffix == ".png":
-        Image.open(path).resize((40, 30)).save(path)
-    elif name.startswith("human"):
-        write_parts(path, people((30, 40)))
-    else:
-        scipy.io.savemat(path, {"LabelMap": np.ones((30, 40), np.uint16)})
-    with pytest.raises(DataError, match=f"{name} is 30 x 40 .* its image 30 x 41"):
-        PascalContext(tree, "train", TASK_NAMES)[0]
+def magnify_labels(tree: Path, name: str, rows: int, columns: int) -> None:
+    """Write every label of an image again with each pixel repeated."""
+    for folder in ("semseg/pascal-context", "sal_distill", "normals_distill"):
+        path = tree / folder / f"{name}.png"
+        Image.fromarray(np.array(Image.open(path)).repeat(rows, 0).repeat(columns, 1)).save(path)
+    path = tree / f"pascal-context/trainval/{name}.mat"
+    scipy.io.savemat(path, {"LabelMap": scipy.io.loadmat(path)["LabelMap"].repeat(rows, 0).repeat(columns, 1)})
+    objects = [
+        (c, i, mask.repeat(rows, 0).repeat(columns, 1), [(part, m.repeat(rows, 0).repeat(columns, 1)) for part, m in parts])
+        for c, i, mask, parts in people(SIZES[name])
+    ]
+    write_parts(tree / f"human_parts/{name}.mat", objects)
+
+
+def cubic_at_half(pixels: np.ndarray, axis: int) -> np.ndarray:
+    """What the cubic kernel with a = -0.75 gives midway between two equal pixels, whose neighbours are the pixels before and after."""
+    padded = np.pad(pixels, [(1, 1) if k == axis else (0, 0) for k in range(pixels.ndim)], mode="edge")
+    before, after = np.delete(padded, [-1, -2], axis), np.delete(padded, [0, 1], axis)
+    return 1.1875 * pixels - 0.09375 * (before + after)
+
+
+def test_labels_that_were_made_at_another_scale_are_brought_to_their_image_s_size(tree: Path) -> None:
+    name, tasks = SPLITS["train"][0], ("semseg", "human_parts", "saliency", "normals", "edges")
+    coded = np.array(Image.open(tree / f"normals_distill/{name}.png"), dtype=float)
+    before = PascalContext(tree, "train", tasks)[0]
+    magnify_labels(tree, name, 2, 2)
+    after = PascalContext(tree, "train", tasks)[0]
+    for task in set(tasks) - {"normals"}:
+        assert (before[task] == after[task]).all(), task
+        assert after[task].dtype == before[task].dtype
+    assert ((before["normals"] != 0).any(-1) == (after["normals"] != 0).any(-1)).all()
+    counts = after["normals"].any(-1)
+    vectors = 2 * cubic_at_half(cubic_at_half(coded, 0), 1).clip(0, 255).round() / 255 - 1
+    expected = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    one_step = (2 / 255) / np.linalg.norm(vectors, axis=-1, keepdims=True)  # rounding may fall to the other side
+    assert (np.abs(after["normals"] - expected)[counts] <= 2 * one_step[counts]).all()
+
+
+def test_labels_of_other_proportions_are_refused_by_every_reader(tree: Path) -> None:
+    magnify_labels(tree, SPLITS["train"][0], 2, 1)
+    for task in ("semseg", "human_parts", "saliency", "normals", "edges"):
+        with pytest.raises(DataError, match=r"2008_000001\.(png|mat) is 60 x 41 .* its image 30 x 41.*must have its image's proportions"):
+            PascalContext(tree, "train", [task])[0]
 
 
 def test_semantic_labels_out_of_range_are_named(tree: Path) -> None:

@@ -74,25 +74,34 @@ def check_data_root(
     progress = (start or _no_bar)(sum(map(len, ids.values())))
     lines: list[str] = []
     for split, names in ids.items():
-        files, found, missing = _check_files(root, layout, split, names)
+        found, listed = _check_split(root, layout, split, names, progress, problems)
         findings += found
-        lines += [f"{split}\t{modality}\tmissing\t{name}" for modality, absent in missing.items() for name in absent]
-        scans = scan(layout, [{m: paths[name] for m, paths in files.items()} for name in names], progress)
-        lines += [f"{split}\t{modality}\t{message}" for one in scans for modality, message in one.problems]
-        findings += _content(layout, split, scans, missing, problems)
-        found, unlabelled = _labels(layout, split, names, scans)
-        findings += found + information_findings(layout, split, [one.shown for one in scans])
-        lines += [f"{split}\t{task}\tno labelled pixel\t{name}" for task, without in unlabelled.items() for name in without]
-        for task, judged in (
-            ("depth", depth_findings(split, names, [one.depth for one in scans])),
-            ("normals", normals_findings(split, names, [one.normals for one in scans])),
-        ):
-            findings += judged[0]
-            lines += [f"{split}\t{task}\t{message}\t{name}" for name, message in judged[1]]
+        lines += listed
     if problems is not None:
         write_atomically(problems, "".join(f"{line}\n" for line in lines))
         findings.append(Finding("list of problems", "ok", f"{len(lines)} lines in {problems}"))
     return findings
+
+
+def _check_split(
+    root: Path, layout: Layout, split: str, names: Sequence[str], progress: Callable[[int], None], listed: Path | None
+) -> tuple[list[Finding], list[str]]:
+    """Read every file of a split. Returns the findings, and a line for every file or image that is not as it should be."""
+    files, findings, missing = _check_files(root, layout, split, names)
+    scans = scan(layout, [{m: paths[name] for m, paths in files.items()} for name in names], progress)
+    findings += _content(layout, split, scans, missing, listed) + _sizes(layout, split, names, scans)
+    found, unlabelled = _labels(layout, split, names, scans)
+    findings += found + information_findings(layout, split, [one.shown for one in scans])
+    lines = [f"{split}\t{modality}\tmissing\t{name}" for modality, absent in missing.items() for name in absent]
+    lines += [f"{split}\t{modality}\t{message}" for one in scans for modality, message in one.problems]
+    lines += [f"{split}\t{task}\tno labelled pixel\t{name}" for task, without in unlabelled.items() for name in without]
+    for task, judged in (
+        ("depth", depth_findings(split, names, [one.depth for one in scans])),
+        ("normals", normals_findings(split, names, [one.normals for one in scans])),
+    ):
+        findings += judged[0]
+        lines += [f"{split}\t{task}\t{message}\t{name}" for name, message in judged[1]]
+    return findings, lines
 
 
 def _nearer(root: Path) -> str:
@@ -175,6 +184,22 @@ def _content(
     complete = [task for task in DATA_SETS[layout.name] if not set(missing) & {"image", *layout.needed[task]}]
     if not broken:
         findings.append(Finding(subject, "ok", f"{len(scans)} images read in full: {', '.join(complete)}"))
+    return findings
+
+
+def _sizes(layout: Layout, split: str, names: Sequence[str], scans: Sequence[ImageScan]) -> list[Finding]:
+    """Say which labels have another size than their image, and what becomes of them."""
+    findings = []
+    for modality in layout.modalities:
+        resized = {name: (one.resized[modality], one.size) for name, one in zip(names, scans, strict=True) if modality in one.resized}
+        if resized:
+            own, image = (f"{height} x {width}" for height, width in next(iter(resized.values())))
+            text = (
+                f"{len(resized)} of {len(names)} files have another size than their image, the first {own} for {image} (rows x columns): "
+                f"{first(list(resized))}"
+            )
+            remedy = "nothing, if they were made at another scale: a run brings them to their image's size, normals cubic, others nearest"
+            findings.append(Finding(f"{split} {modality} sizes", "warn", text, remedy))
     return findings
 
 

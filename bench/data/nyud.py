@@ -5,10 +5,11 @@ Labels are numpy arrays beside a PNG of forty classes; arrays are read with `all
 
 from tokenize import TokenError
 
+import cv2
 import numpy as np
 
 from bench.data.layout import NYUD_MT, DataError
-from bench.data.pascal_files import demand_regular, open_image, read_image, sized
+from bench.data.pascal_files import demand_regular, fitted, open_image, read_image
 from bench.data.reader import RawSplit
 from bench.tasks import DATA_SETS
 
@@ -33,9 +34,9 @@ class NYUD(RawSplit):
         return compact | {task: readers[task](path[task], size) for task in self.tasks}
 
     @classmethod
-    def read_classes(cls, path: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    def read_classes(cls, path: str) -> np.ndarray:
         """Read a semantic label by itself: uint8 (h, w), 0..39, 255 ignored."""
-        return read_semseg(path, size)
+        return read_semseg(path)
 
 
 def read_semseg(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -43,16 +44,16 @@ def read_semseg(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     image = open_image(path)
     if image.mode not in ("P", "L"):
         raise DataError(f"{path} has mode {image.mode}: a semantic label must be a palette or grey PNG that holds class ids")
-    label = sized(path, np.array(image), size)
+    label = np.array(image)
     surplus = np.unique(label[label > _CLASSES])
     if surplus.size:
         raise DataError(f"{path} holds the values {surplus[:_SHOWN].tolist()}: allowed are 1..{_CLASSES} and 0 (ignored)")
-    return label - np.uint8(1)  # 0 wraps around to 255
+    return fitted(path, label - np.uint8(1), size)  # 0 wraps around to 255
 
 
 def read_normals(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read normals of any length: float32 (h, w, 3) unit vectors; zero, that is ignored, where the file has no length or no number."""
-    normals = sized(path, read_array(path, channels=3), size).astype(np.float32)
+    normals = fitted(path, read_array(path, channels=3).astype(np.float32), size, cv2.INTER_CUBIC)
     length = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
     counts = np.isfinite(length) & (length > 1e-3)
     return np.where(counts[..., None], normals, np.float32(0)) / np.where(counts, length, np.float32(1))[..., None]
@@ -60,16 +61,16 @@ def read_normals(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
 
 def read_depth(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read depth: float32 (h, w), metres; 0, that is ignored, where the file has no positive finite number."""
-    depth = sized(path, read_array(path), size).astype(np.float32)
+    depth = fitted(path, read_array(path).astype(np.float32), size)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
 
 def read_edges(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read edges: uint8 (h, w), 1 where the file's value is above 0.5, else 0."""
-    edges = sized(path, read_array(path), size)
+    edges = read_array(path)
     if not (edges >= 0).all() or not (edges <= 1).all():
         raise DataError(f"{path} holds values outside of 0..1: edges must be 0 or 1")
-    return (edges > 0.5).astype(np.uint8)
+    return fitted(path, (edges > 0.5).astype(np.uint8), size)
 
 
 def read_array(path: str, channels: int | None = None) -> np.ndarray:

@@ -58,9 +58,9 @@ class PascalContext(RawSplit):
         return _unit_normals(compact["normals"], compact["valid"]) if task == "normals" else super().expand(task, compact)
 
     @classmethod
-    def read_classes(cls, path: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    def read_classes(cls, path: str) -> np.ndarray:
         """Read a semantic label by itself: uint8 (h, w), 0..20, 255 ignored."""
-        return read_semseg(path, size)
+        return read_semseg(path)
 
 
 def _unit_normals(coded: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Decode the single files of PASCAL_MT: JPEG images, PNG labels, and the MATLAB files of PASCAL-Context and PASCAL-Part.
 
 Every function checks what it reads, and raises DataError with the file's name; nothing here unpickles or runs what a file holds. Where a
-`size` (h, w) is given, the file must have it: it is its image's.
+`size` (h, w), that of the image, is given, a label of another size is brought to it, see `fitted`.
 """
 
 import io
@@ -38,6 +38,8 @@ PART_GROUP = {name: group for group, names in enumerate(_PART_GROUPS, start=1) f
 VALID_CONTEXT_IDS = json.loads(resources.files("bench.data").joinpath("pascal_normals_valid_context_ids.json").read_text("utf-8"))
 _NORMALS_COUNT = np.zeros(2**16, dtype=bool)
 _NORMALS_COUNT[VALID_CONTEXT_IDS] = True
+ASPECT_TOLERANCE = 0.02
+"""How far the proportions of a label may be off its image's, relative; one that was made at another scale is off by rounding only."""
 _SHOWN = 5
 _BROKEN_FILE = (
     OSError,
@@ -70,11 +72,11 @@ def read_semseg(path: str, size: Size = None) -> np.ndarray:
     image = open_image(path)
     if image.mode not in ("P", "L"):
         raise DataError(f"{path} has mode {image.mode}: a semantic label must be a palette or grey PNG that holds class ids")
-    label = sized(path, np.array(image), size)
+    label = np.array(image)
     surplus = np.unique(label[(label >= TASKS["semseg"].channels) & (label != IGNORE)])
     if surplus.size:
         raise DataError(f"{path} holds the values {surplus[:_SHOWN].tolist()}: allowed are 0..20 and 255 (ignored)")
-    return label
+    return fitted(path, label, size)
 
 
 def read_saliency(path: str, size: Size = None) -> np.ndarray:
@@ -82,7 +84,7 @@ def read_saliency(path: str, size: Size = None) -> np.ndarray:
     image = open_image(path)
     if image.mode not in ("L", "1", "P", "RGB", "LA", "RGBA"):
         raise DataError(f"{path} has mode {image.mode}: saliency must be an 8-bit grey PNG")
-    return (sized(path, np.array(image.convert("L")), size) > 127).astype(np.uint8)
+    return fitted(path, (np.array(image.convert("L")) > 127).astype(np.uint8), size)
 
 
 def read_normals(path: str, size: Size = None) -> np.ndarray:
@@ -90,19 +92,19 @@ def read_normals(path: str, size: Size = None) -> np.ndarray:
     image = open_image(path)
     if image.mode not in ("RGB", "RGBA"):
         raise DataError(f"{path} has mode {image.mode}: normals must be an 8-bit RGB PNG")
-    return sized(path, np.array(image.convert("RGB")), size)
+    return fitted(path, np.array(image.convert("RGB")), size, cv2.INTER_CUBIC)
 
 
 def read_context(path: str, size: Size = None) -> np.ndarray:
     """Read LabelMap, PASCAL-Context's 459 classes as 1..459, 0 for none: uint16 (h, w)."""
-    context = sized(path, load_mat(path, "LabelMap"), size)
+    context = load_mat(path, "LabelMap")
     if context.dtype.kind not in "buif" or context.ndim != 2:
         raise DataError(f"{path}: LabelMap must be a matrix of numbers, it is {context.dtype} of shape {context.shape}")
     with np.errstate(invalid="ignore"):
         wrong = context[~((context >= 0) & (context <= CONTEXT_CLASSES) & (context == np.floor(context)))]
     if wrong.size:
         raise DataError(f"{path} holds the value {wrong[0]}: LabelMap's classes are 1..{CONTEXT_CLASSES}; replace the file")
-    return context.astype(np.uint16)
+    return fitted(path, context.astype(np.uint16), size)
 
 
 def normals_count(context: np.ndarray) -> np.ndarray:
@@ -121,37 +123,40 @@ def edges_of(context: np.ndarray) -> np.ndarray:
 def read_human_parts(path: str, size: Size = None) -> np.ndarray:
     """Read PASCAL-Part's nested annotation: uint8 (h, w), the six part groups, background 0; all 255 without a person that has parts.
 
-    Only objects of class 15 with parts count; a later part overwrites an earlier one. Without a size, the first object's mask has it: all
-    masks must agree, and a file without any object gives (0, 0).
+    Only objects of class 15 with parts count; a later part overwrites an earlier one. All masks must have the size of the first object's;
+    without a `size`, a file without any object gives (0, 0).
     """
-    target, of = None, "its image" if size is not None else "a mask before it"
+    target = own = None
     try:
         anno = _records(load_mat(path, "anno"))[0]
         for entry in _records(_field(anno, "objects", 1)):
             parts = _records(_field(entry, "parts", 3))
-            size = size or np.shape(_field(entry, "mask", 2))[:2]
+            own = own or np.shape(_field(entry, "mask", 2))[:2]
             if int(np.ravel(_field(entry, "class_ind", 1))[0]) != PERSON or not parts:
                 continue
-            target = np.zeros(size, np.uint8) if target is None else target
+            target = np.zeros(own, np.uint8) if target is None else target
             for part in parts:
                 name = str(np.ravel(_field(part, "part_name", 0))[0])
                 if name not in PART_GROUP:
                     raise DataError(f"{path}: unknown part {name!r} of a person; known are {', '.join(PART_GROUP)}")
-                target[_part_mask(path, name, _field(part, "mask", 1), size, of)] = PART_GROUP[name]
+                target[_part_mask(path, name, _field(part, "mask", 1), own)] = PART_GROUP[name]
     except DataError:
         raise
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: `anno` is not PASCAL-Part's structure (imname, objects(class, class_ind, mask, parts)): {error}"
         ) from error
-    return np.full(size or (0, 0), IGNORE, np.uint8) if target is None else target
+    return np.full(size or own or (0, 0), IGNORE, np.uint8) if target is None else fitted(path, target, size)
 
 
-def _part_mask(path: str, name: str, mask: np.ndarray, size: tuple[int, int], of: str) -> np.ndarray:
+def _part_mask(path: str, name: str, mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Return where a part is, bool `size`: its mask is not zero."""
     if type(mask) is not np.ndarray or mask.dtype.kind not in "buif" or mask.ndim != 2 or not np.isfinite(mask).all():
         raise DataError(f"{path}: the mask of part {name!r} must be a matrix of finite numbers, 0 outside of it; replace the file")
-    return sized(path, mask, size, of) != 0
+    if mask.shape != size:
+        sizes = f"part {name!r} {_shape(mask.shape)}, an object {_shape(size)}"
+        raise DataError(f"{path} has masks of different sizes: {sizes}; replace the file")
+    return mask != 0
 
 
 def _records(array: np.ndarray) -> list[np.void]:
@@ -227,13 +232,33 @@ def header_size(path: str) -> Size:
         return None
 
 
-def sized(path: str, label: np.ndarray, size: Size, of: str = "its image") -> np.ndarray:
-    """Return `label`.
+def fitted(path: str, label: np.ndarray, size: Size, interpolation: int = cv2.INTER_NEAREST) -> np.ndarray:
+    """Bring a label to its image's size, as the literature's readers do with one that was made at another scale.
+
+    Args:
+        path: Its file, for the message.
+        label: (h, w) or (h, w, c), of a type that OpenCV resizes.
+        size: The image's (h, w); None leaves the label as it is.
+        interpolation: OpenCV's; nearest neighbour for everything but normals, which are cubic as in every other resizing of them.
 
     Raises:
-        DataError: It has another size than its image, or what else `of` names.
+        DataError: Its ratio of sides is not the image's (ASPECT_TOLERANCE): it is another image's label, or a transposed one.
     """
-    if size is not None and label.shape[:2] != size:
-        shape, wanted = " x ".join(map(str, label.shape[:2])), " x ".join(map(str, size))
-        raise DataError(f"{path} is {shape} (rows x columns), {of} {wanted}: a label must have its image's size; replace the file")
-    return label
+    if size is None or label.shape[:2] == size:
+        return label
+    if not alike(label.shape[:2], size):
+        raise DataError(
+            f"{path} is {_shape(label.shape[:2])} (rows x columns), its image {_shape(size)}: a label may be of another size, "
+            "but must have its image's proportions; replace the file"
+        )
+    return cv2.resize(label, size[::-1], interpolation=interpolation)
+
+
+def alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two sizes (h, w) have the same proportions within ASPECT_TOLERANCE; an empty one is like none."""
+    first, second = one[0] * other[1], one[1] * other[0]
+    return first > 0 and second > 0 and abs(first / second - 1) <= ASPECT_TOLERANCE
+
+
+def _shape(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))

@@ -67,7 +67,7 @@ class RawSplit:
             path: File by modality, those that the tasks need.
 
         Raises:
-            DataError: A file is damaged, of another kind or size; the message names it.
+            DataError: A file is damaged, of another kind or of other proportions than its image; the message names it.
         """
         raise NotImplementedError
 
@@ -76,8 +76,8 @@ class RawSplit:
         return compact[task].copy()
 
     @classmethod
-    def read_classes(cls, path: str, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Read a semantic label by itself: uint8 (h, w), 255 ignored; `size` (h, w) is demanded where given."""
+    def read_classes(cls, path: str) -> np.ndarray:
+        """Read a semantic label by itself: uint8 (h, w), 255 ignored."""
         raise NotImplementedError
 
     @property

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -26,13 +25,14 @@ class ImageScan(NamedTuple):
     """What one image's files hold.
 
     Attributes:
-        problems: (modality, message) of every file that is broken, mis-sized or out of range.
+        problems: (modality, message) of every file that is broken, of other proportions than its image or out of range.
         labelled: By task, whether any pixel has a label; a task whose files are missing or broken is not in it.
         void: By task that can leave pixels out, the share of the pixels without a label.
         depth: What values a file of depth holds, None without one.
         normals: The same of an array of normals.
         size: Rows and columns, by the header where the image is cut short; None where there is none.
         shown: What the labelled pixels show, by task.
+        resized: Rows and columns of the labels that have another size than their image and are brought to it, by modality.
     """
 
     problems: tuple[tuple[str, str], ...]
@@ -42,6 +42,7 @@ class ImageScan(NamedTuple):
     normals: NormalsScan | None
     size: tuple[int, int] | None
     shown: Shown
+    resized: dict[str, tuple[int, int]]
 
 
 def scan(
@@ -73,7 +74,7 @@ def scan(
 def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
     """Read all files of one image, each on its own, so that one broken file hides no other.
 
-    Labels must have the image's size; where no header tells it either, they must have the same size as one another.
+    Labels must have the image's proportions; where no header tells its size either, they must agree with one another.
     """
     problems, labelled, void, shapes, labels = [], {}, {}, {}, {}
     size = depth = normals = None
@@ -86,9 +87,11 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
         if path is None:
             continue
         with _naming(problems, modality, path):
-            labels[modality] = label = read(path, size)
-            if label.size:  # parts of an image of unknown size that shows no object have none
+            label = read(path)
+            if label.size:  # parts of an image that shows no object have no size
                 shapes[modality] = label.shape[:2]
+                label = pascal_files.fitted(path, label, size)
+            labels[modality] = label
             for task, has_label in LABELLED[layout].get(modality, {}).items():
                 labelled[task] = bool(has_label(label))
             for task, ignored in VOID[layout].get(modality, {}).items():
@@ -99,7 +102,8 @@ def scan_image(layout: str, files: Mapping[str, str | None]) -> ImageScan:
                 normals = scan_normals(nyud.read_array(path, channels=3))
     if size is None:
         problems += disagreeing(files, shapes)
-    return ImageScan(tuple(problems), labelled, void, depth, normals, size, shown(LAYOUTS[layout], labels))
+    resized = {modality: shape for modality, shape in shapes.items() if modality in labels and size is not None and shape != size}
+    return ImageScan(tuple(problems), labelled, void, depth, normals, size, shown(LAYOUTS[layout], labels), resized)
 
 
 @contextmanager
@@ -114,7 +118,7 @@ def _naming(problems: list[tuple[str, str]], modality: str, path: str) -> Iterat
 
 
 def disagreeing(files: Mapping[str, str | None], shapes: Mapping[str, tuple[int, int]]) -> list[tuple[str, str]]:
-    """Name the labels of an image of unknown size that differ from most; all of them where no size is that of most.
+    """Name the labels of an image of unknown size whose proportions are not those of most; all where none are.
 
     Args:
         files: Path by modality.
@@ -123,13 +127,12 @@ def disagreeing(files: Mapping[str, str | None], shapes: Mapping[str, tuple[int,
     Returns:
         (modality, message) of each.
     """
-    counted = Counter(shapes.values()).most_common()
-    if len(counted) < 2:
-        return []
-    usual = counted[0][0] if counted[0][1] > counted[1][1] else None
+    like = {modality: sum(pascal_files.alike(shape, other) for other in shapes.values()) for modality, shape in shapes.items()}
+    most = max(like.values(), default=0)
+    undecided = list(like.values()).count(most) > most  # several groups are the largest
     sizes = ", ".join(f"{modality} {height} x {width}" for modality, (height, width) in shapes.items())
-    said = f"the labels of the image, whose own size is not known, differ in size (rows x columns): {sizes}; replace the file"
-    return [(modality, f"{files[modality]}: {said}") for modality, shape in shapes.items() if shape != usual]
+    said = f"the labels of the image, whose own size is not known, differ in proportions (rows x columns): {sizes}; replace the file"
+    return [(modality, f"{files[modality]}: {said}") for modality, count in like.items() if undecided or count < most]
 
 
 def _any_class(label: np.ndarray) -> bool:
@@ -160,7 +163,7 @@ def _zero(depth: np.ndarray) -> np.ndarray:
     return depth == 0
 
 
-READERS: Mapping[str, Mapping[str, Callable[[str, Any], np.ndarray]]] = {
+READERS: Mapping[str, Mapping[str, Callable[[str], np.ndarray]]] = {
     "pascal_context": {
         "semseg": pascal_files.read_semseg,
         "human_parts": pascal_files.read_human_parts,
