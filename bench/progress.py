@@ -2,8 +2,9 @@
 and again on a terminal, else one plain line an event."""
 
 import math
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -23,8 +24,9 @@ class RowProgress:
     Attributes:
         trials, done, failed: Numbers of trials; the failed ones are done.
         running: Per run id the last finished epoch.
-        epochs, epochs_done: Sum over the row's trials.
-        seconds, seconds_epochs: Seconds of the epochs that were seen, and how many they are.
+        epochs, epochs_done: Sum over the row's trials; 0 of a row of profiles, whose parts are its trials.
+        seconds, seconds_parts: Seconds of the epochs that were seen, or else of the trials, and how many they are.
+        expected: Seconds an epoch, estimated before any was seen.
         loss, images_per_second: The latest.
     """
 
@@ -35,14 +37,20 @@ class RowProgress:
     epochs: int = 0
     epochs_done: int = 0
     seconds: float = 0.0
-    seconds_epochs: int = 0
+    seconds_parts: int = 0
+    expected: float | None = None
     loss: float | None = None
     images_per_second: float | None = None
 
+    @property
+    def seconds_each(self) -> float | None:
+        """Seconds of one part: seen, or else expected; None where nothing is known."""
+        return self.seconds / self.seconds_parts if self.seconds_parts else self.expected
+
     def seconds_left(self, otherwise: float | None) -> float | None:
-        """Return the slot seconds that its epochs will take, by its own epochs or else `otherwise` seconds each."""
-        each = self.seconds / self.seconds_epochs if self.seconds_epochs else otherwise
-        left = max(self.epochs - self.epochs_done, 0)
+        """Return the slot seconds that what is left will take, by its own parts or else `otherwise` seconds each."""
+        left = max(self.epochs - self.epochs_done, 0) if self.epochs else self.trials - self.done
+        each = otherwise if self.seconds_each is None else self.seconds_each
         return 0.0 if left == 0 else None if each is None else left * each
 
 
@@ -50,13 +58,21 @@ class Board:
     """Shows a sweep. `with Board(trials) as board:` then `started`, `epoch`, `finished` as the trials report.
 
     Args:
-        trials: Per run id the label of its row and its epochs, in the order of the rows.
+        trials: Per run id the label of its row and its epochs, 0 of a profile, in the order of the rows.
         quiet: Show nothing.
         console: Where to; standard error by default.
+        expected: Asked at the start with None, and with its run id whenever a profile has ended: seconds by run id that trials will take,
+            as far as they are known by then.
     """
 
-    def __init__(self, trials: Mapping[str, tuple[str, int]], quiet: bool = False, console: Console | None = None) -> None:
-        self.trials = dict(trials)
+    def __init__(
+        self,
+        trials: Mapping[str, tuple[str, int]],
+        quiet: bool = False,
+        console: Console | None = None,
+        expected: Callable[[str | None], Mapping[str, float]] = lambda run_id: {},
+    ) -> None:
+        self.trials, self.expected = dict(trials), expected
         self.rows: dict[str, RowProgress] = {}
         for label, epochs in self.trials.values():
             row = self.rows.setdefault(label, RowProgress())
@@ -65,6 +81,8 @@ class Board:
         self.console = console or Console(stderr=True, quiet=quiet)
         self.live: Live | None = None
         self.line, self.most_running, self.begun = "", 1, time.monotonic()
+        self.starts: dict[str, float] = {}
+        self.expect(None)
 
     def __enter__(self) -> "Board":
         self.begun = time.monotonic()
@@ -77,6 +95,11 @@ class Board:
         if self.live is not None:
             self.live.stop()
 
+    def expect(self, run_id: str | None) -> None:
+        """Ask what trials will take, at the start or when a profile has ended."""
+        for name, seconds in self.expected(run_id).items():
+            self.row(name).expected = seconds / self.trials[name][1]
+
     def row(self, run_id: str) -> RowProgress:
         """Return the row of a trial."""
         return self.rows[self.trials[run_id][0]]
@@ -84,6 +107,7 @@ class Board:
     def started(self, run_id: str) -> None:
         """A trial has begun."""
         self.row(run_id).running.setdefault(run_id, 0)
+        self.starts.setdefault(run_id, time.monotonic())
         self.most_running = max(self.most_running, sum(len(row.running) for row in self.rows.values()))
 
     def epoch(self, run_id: str, line: Mapping[str, Any]) -> None:
@@ -94,12 +118,15 @@ class Board:
         row.running[run_id] = line["epoch"]
         row.loss, row.images_per_second = line["loss"], line.get("images_per_second", row.images_per_second)
         if line.get("seconds"):
-            row.seconds, row.seconds_epochs = row.seconds + line["seconds"], row.seconds_epochs + 1
+            row.seconds, row.seconds_parts = row.seconds + line["seconds"], row.seconds_parts + 1
         self.line = f"{run_id} epoch {line['epoch']}/{epochs} loss {line['loss']:.3f}"
 
     def finished(self, run_id: str, status: str) -> None:
         """A trial has a record, or has died without one."""
-        row = self.row(run_id)
+        row, begun = self.row(run_id), self.starts.pop(run_id, None)
+        if not self.trials[run_id][1] and begun is not None:
+            row.seconds, row.seconds_parts = row.seconds + time.monotonic() - begun, row.seconds_parts + 1
+            self.expect(run_id)
         row.epochs_done += self.trials[run_id][1] - row.running.pop(run_id, 0)
         row.done += 1
         row.failed += status != "ok"
@@ -120,9 +147,12 @@ class Board:
         return f"{done} done{failures}, {running} running, {left} left · {self.time_left()} · {self.line}"
 
     def time_left(self) -> str:
-        """Return the time left, from the seconds of the epochs so far and the largest number of trials that ran at once."""
-        epochs = sum(row.seconds_epochs for row in self.rows.values())
-        mean = sum(row.seconds for row in self.rows.values()) / epochs if epochs else None
+        """Return the time left, from the seconds of the epochs so far and the largest number of trials that ran at once.
+
+        A row of which nothing is known is taken for the mean of the others.
+        """
+        known = [row.seconds_each for row in self.rows.values() if row.epochs and row.seconds_each is not None]
+        mean = statistics.fmean(known) if known else None
         lefts = [row.seconds_left(mean) for row in self.rows.values()]
         return "time left unknown" if None in lefts else f"{clock(sum(lefts) / self.most_running)} left"
 
@@ -153,7 +183,7 @@ def cells(label: str, row: RowProgress) -> list[str]:
         label,
         f"{row.done}/{row.trials}",
         str(len(row.running) or ""),
-        f"{row.epochs_done}/{row.epochs}",
+        f"{row.epochs_done}/{row.epochs}" if row.epochs else "",
         "" if row.loss is None else f"{row.loss:.3f}",
         "" if row.images_per_second is None else f"{row.images_per_second:.1f}",
         "" if seconds is None else clock(seconds),

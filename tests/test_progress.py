@@ -49,3 +49,26 @@ def test_the_table_of_a_terminal_has_a_line_a_row_with_progress_loss_speed_time_
 def test_a_quiet_board_writes_nothing():
     assert played(terminal=False, quiet=True)[0] == ""
     assert played(terminal=True, quiet=True)[0] == ""
+
+
+def test_profiles_tell_the_time_left_before_any_epoch_is_done(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("bench.progress.time.monotonic", lambda: now[0])
+    known = {None: {}, "profile-a": {"a-s0": 20.0, "a-s1": 20.0}, "profile-b": {"b-s0": 5.0}}
+    trials = {"profile-a": ("profiles", 0), "profile-b": ("profiles", 0), "a-s0": ("LoRA", 2), "a-s1": ("LoRA", 2), "b-s0": ("BitFit", 2)}
+    board = Board(trials, quiet=True, expected=known.get)
+    assert board.time_left() == "time left unknown"
+    board.started("profile-a")
+    now[0] = 7.0
+    board.finished("profile-a", "ok")
+    assert board.time_left() == "1:07 left"  # a profile of 7 s; 4 epochs of 10 s, and 2 of an unknown row at the mean, 10 s
+    board.started("profile-b")
+    now[0] = 10.0
+    board.finished("profile-b", "ok")
+    assert board.time_left() == "0:45 left"  # 4 epochs of 10 s, 2 of 2.5 s
+    board.epoch("b-s0", {"epoch": 1, "loss": 1.0, "seconds": 4.0})
+    assert board.time_left() == "0:44 left"  # what was seen counts, not what was expected
+
+
+def test_profiles_of_an_earlier_launch_tell_the_time_left_at_once():
+    assert Board(TRIALS, quiet=True, expected={None: {"a-s0": 6.0, "b-s0": 10.0}}.get).time_left() == "0:22 left"

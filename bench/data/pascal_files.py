@@ -186,8 +186,9 @@ def open_image(path: str) -> Image.Image:
     """
     demand_regular(path)
     try:
-        png_file.require_whole(Path(path).read_bytes())
-        with Image.open(path) as image:
+        data = Path(path).read_bytes()
+        png_file.require_whole(data)
+        with Image.open(io.BytesIO(data)) as image:
             image.load()
             return image
     except _BROKEN_FILE as error:

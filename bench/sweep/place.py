@@ -52,12 +52,20 @@ def place(plan: Plan, launch: "Launch", slots: Slots, limits: Limits, *, quiet: 
         KeyboardInterrupt: Ctrl-C: what ran has finished, or after a second one was killed.
         SuiteError: The sweep cannot start, or the disk does not take what trials write.
     """
+    from bench.plan import profiled_seconds
     from bench.profile import profile_id
+
+    sharing: dict[str, list[TrialConfig]] = {}
+    for trial in plan.trials:
+        sharing.setdefault(profile_id(trial), []).append(trial)
+
+    def expected(run_id: str | None) -> dict[str, float]:
+        return profiled_seconds(plan.trials if run_id is None else sharing.get(run_id, []), launch.suite_dir)
 
     labels = {trial.run_id: row.label for row in plan.suite.rows for trial in row.trials}
     shown = {profile_id(trial): (PROFILES, 0) for trial in plan.profiles}
     shown |= {trial.run_id: (labels[trial.run_id], trial.recipe.epochs) for trial in plan.trials}
-    with Board(shown, quiet=quiet) as board, Interrupt(board.say) as interrupt:
+    with Board(shown, quiet=quiet, expected=expected) as board, Interrupt(board.say) as interrupt:
         if launch.executor == "serial":
             place_here(plan, launch, limits, board, interrupt)
         else:
