@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import scipy.io
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from scipy.io.matlab import MatReadError
 from skimage.morphology import thin
 
@@ -191,6 +191,8 @@ def open_image(path: str) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return image
+    except UnidentifiedImageError as error:  # whose text names the buffer, not the file
+        raise DataError(f"{path} cannot be read (of no image format that is known): it is damaged or no image; replace it") from error
     except _BROKEN_FILE as error:
         raise DataError(f"{path} cannot be read ({error}): it is damaged or no image; replace it") from error
 
