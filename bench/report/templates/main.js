@@ -28,7 +28,7 @@ function drawPanels() {
   );
   const left = page.panels.left_out.length ? ` Left out for the size of the page: ${page.panels.left_out.join(", ")}; figures beside the page show them.` : "";
   document.querySelector("#panels-note").textContent =
-    `Prediction over error map (${task.reading}; bluish grey: not labelled). The images lie in equal parts of the validation split and were chosen by their labels before training; each row shows its lowest seed. Errors are of this image, thinned to at most 224 pixels a side.${left}`;
+    `Prediction over error map (${task.reading}). The images lie in equal parts of the validation split and were chosen by their labels before training; each row shows its lowest seed. Errors are of this image, thinned to at most 224 pixels a side.${left}`;
 }
 
 function startPanels() {
