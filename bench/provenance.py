@@ -82,7 +82,7 @@ def environment(threads: int) -> dict[str, Any]:
         **versions,
         "cuda": torch.version.cuda if cuda else None,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "cpu": cpu_name(),
+        "cpu": f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": threads,
         "platform": platform.platform(),
         "deterministic": not cuda,
@@ -99,9 +99,14 @@ def installed(package: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """Return the processor's name."""
+    """Return the processor's name with family and model, which a virtual machine's name may not tell apart."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine()
-    )
+    return described_cpu(info.read_text()) if info.exists() else platform.processor() or platform.machine()
+
+
+def described_cpu(info: str) -> str:
+    """Return what the text of /proc/cpuinfo says of its first processor."""
+    first = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info.split("\n\n")[0].splitlines())}
+    name = first.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{short} {first[key]}" for key, short in (("cpu family", "family"), ("model", "model")) if key in first]
+    return ", ".join([name, *numbers])

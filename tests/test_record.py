@@ -2,17 +2,20 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_records import demo_like_suite, made_record
 
 from bench import storage
+from bench.provenance import described_cpu, environment
 from bench.record import RecordError, load_records, read_plan, read_record, to_frame, write_atomically, write_record
 from bench.status import overhead, suite_status
 
@@ -216,3 +219,17 @@ def test_status_counts_a_damaged_record_and_goes_on(tmp_path: Path):
     assert sum("1 damaged" in row["not_ok"] for row in rows) == 1
     assert sum(row["trials"] for row in rows) == sum(row["ok"] for row in rows) + 1
     assert overhead(directory)["slots"] > 0
+
+
+def test_processors_of_one_name_are_told_apart_by_family_and_model():
+    """Two generations of a processor may bear one name in virtual machines, and round differently."""
+    first = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n"
+    assert (
+        described_cpu(f"{first}\nprocessor\t: 1\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n")
+        == "AMD EPYC, family 25, model 1"
+    )
+    assert described_cpu("processor\t: 0\nCPU part\t: 0xd40\n") == (platform.processor() or platform.machine())
+
+
+def test_the_environment_says_which_instructions_torch_uses():
+    assert environment(1)["cpu"].endswith(torch.backends.cpu.get_cpu_capability())
