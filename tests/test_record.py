@@ -224,10 +224,8 @@ def test_status_counts_a_damaged_record_and_goes_on(tmp_path: Path):
 def test_processors_of_one_name_are_told_apart_by_family_and_model():
     """Two generations of a processor may bear one name in virtual machines, and round differently."""
     first = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n"
-    assert (
-        described_cpu(f"{first}\nprocessor\t: 1\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n")
-        == "AMD EPYC, family 25, model 1"
-    )
+    second = "processor\t: 1\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
+    assert described_cpu(f"{first}\n{second}") == "AMD EPYC, family 25, model 1"
     assert described_cpu("processor\t: 0\nCPU part\t: 0xd40\n") == (platform.processor() or platform.machine())
 
 
