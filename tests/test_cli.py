@@ -1,6 +1,7 @@
 """The command line: what it lists, what it refuses, and with which words and exit code."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -40,12 +41,32 @@ def cli(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     return call
 
 
+def commands_of(group: typer.Typer, before: str = "") -> list[str]:
+    """Every command and group of a command line, as it is typed."""
+    found = [before + (command.name or command.callback.__name__.replace("_", "-")) for command in group.registered_commands]
+    for inner in group.registered_groups:
+        found += [inner.name, *commands_of(inner.typer_instance, f"{inner.name} ")]
+    return found
+
+
 def test_help_is_everywhere(cli):
-    commands = ("list", "plan", "run", "status", "report", "params", "evaluate", "doctor", "pretrain", "data", "data synthesize")
+    commands = commands_of(app)
+    assert {"run", "tune", "reproduce", "data", "data synthesize"} <= set(commands)
     for command in ("", *commands):
         code, out, _ = cli(*command.split(), "-h")
-        assert code == 0
+        assert code == 0, command
         assert "Usage" in out
+
+
+def test_what_the_system_refuses_is_one_line(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*paths: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(paths[0]))
+
+    monkeypatch.setattr("bench.data.synthetic.writer.os.replace", refuse)
+    code, _, err = cli("data", "synthesize", str(tmp_path / "tree"), "--train", "1", "--val", "1", "--size", "32")
+    assert code == 2
+    assert err.strip().startswith("error: Read-only file system: ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_suite_names_the_near_one(cli):

@@ -46,7 +46,7 @@ def main() -> None:
     """Run the command line; every expected error becomes one line and an exit code."""
     try:
         app()
-    except (SuiteError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+    except (SuiteError, OSError) as error:  # of the system: paths, disks and networks, of which the message says enough
         system = isinstance(error, OSError) and error.strerror
         said = f"{error.strerror}: {error.filename}. Check the path that was given" if system else error
         Console(stderr=True).print(f"error: {said}", style="red", markup=False, highlight=False, soft_wrap=True)
