@@ -74,6 +74,10 @@ def test_the_matrix_marks_what_the_corrected_test_tells_apart_and_not_what_an_in
     bold = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
     assert len(bold) == sum(corrected)
     assert "Holm over all pairs" in figure.get_suptitle()
+    figure.canvas.draw()
+    (title,) = figure.texts
+    extent = title.get_window_extent()
+    assert 0 <= extent.x0 <= extent.x1 <= figure.bbox.width  # nothing of it off the page
     one = row_frame(plan, [record for record in suite.records if record["seed"] == 0])
     untested = interference_numbers(one, {row["label"]: row["cell_id"] for row in suite.rows}, tasks=suite.tasks)
     figure = draw_interference(untested, one, title="t")

@@ -15,7 +15,7 @@ import pandas as pd
 from bench.record import RecordError
 from bench.report.paired import Pairs
 from bench.report.pareto import AXES, front_of_intervals, seed_values, separable_ends
-from bench.report.seeds import EXACT_COSTS, reference_position, scored_seed_frame
+from bench.report.seeds import EXACT_COSTS, reference_means, reference_position, scored_seed_frame, zero_references
 from bench.report.stats import column_pairs
 
 CLAIMS = Path(__file__).parents[2] / "results" / "claims.toml"
@@ -95,7 +95,9 @@ def _why_not(plan: Mapping, seeds: pd.DataFrame, *positions: int) -> str:
         if not own["complete"].any():
             problems = dict.fromkeys(problem for problems in own["problems"] for problem in problems)
             said.append(f"{plan['rows'][position]['label']}: {', '.join(problems)}")
-    return "; ".join(said) or "the rows have no complete seed in common, or the reference of Δm is missing or 0"
+    if zero_references(reference_means(plan, seeds)):
+        said.append("the reference of Δm is 0")
+    return "; ".join(said) or "no complete seed in common, or no reference of Δm"
 
 
 def _better(plan: Mapping, seeds: pd.DataFrame, pairs: Mapping, row: int, than: int, quantity: str) -> dict:

@@ -26,7 +26,7 @@ _CROSSED_WEIGHT = 60.0
 _OVERDRAWN_WEIGHT = 1.5
 """Of two points of a leader that lie on something drawn: one that crosses a line has about two, one along an error bar all of its own."""
 
-_FAR_WEIGHT = 0.01
+_FAR_WEIGHT = 0.005
 """Of the square of a label's further distance in points: rather over one thin interval than where it takes a search to find its point."""
 
 _LEFT_OUT_FROM = 400.0

@@ -194,12 +194,12 @@ def draw_interference(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) 
         axes.set_yticks(np.arange(len(labels)) + 0.5, [label + ("" if own[label] else " *") for label in labels], rotation=0, fontsize=6.5)
         axes.set_xticks(np.arange(len(tasks)) + 0.5, [TASKS[task].title for task in tasks], rotation=0)
         axes.set(xlabel="", ylabel="")
-        reference = next((line.against for line in numbers.itertuples() if not line.own), None)
-        notes = ["Task interference: one model for all tasks against one a task", test_note(numbers, rows)]
-        if reference is not None:
-            notes.append(f"* against {reference}")
-        note = selection_note(len(labels), len(present))
-        figure.suptitle(f"{title}\n{notes[0]}{note}\n{'; '.join(notes[1:])}", fontsize=7)
+        lines = [title, f"Task interference: one model for all tasks against one a task{selection_note(len(labels), len(present))}"]
+        lines.append(test_note(numbers, rows))
+        if (reference := next((line.against for line in numbers.itertuples() if not line.own), None)) is not None:
+            lines.append(f"* against {reference}")
+        figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
+        figure.suptitle("\n".join(lines), fontsize=7)
     return figure
 
 
@@ -213,7 +213,8 @@ def test_note(numbers: pd.DataFrame, rows: pd.DataFrame) -> str:
     if numbers["told_apart"].isna().all():
         return "nothing is bold: there is no test"
     counted = dict.fromkeys(rows[f"{metric_column(task)}_resampled"].iloc[0] for task in dict.fromkeys(numbers["task"]))
-    return f"bold: told apart at 5 % by the table's paired tests ({' or '.join(counted)}), Holm over all pairs of rows of a task"
+    chance = " or ".join(counted)
+    return f"bold: told apart at 5 % by the table's paired tests\n(chance counted: {chance}; Holm over all pairs of rows of a task)"
 
 
 def _signed(value: float) -> str:
