@@ -43,12 +43,17 @@ def migrated(records: Iterable[Mapping]) -> dict[int, list[str]]:
     return found
 
 
-def migration_notes(records: Iterable[Mapping]) -> list[str]:
-    """Return a line about each older schema that records were written in."""
-    return [
-        f"Written in schema {version}, read as schema {SCHEMA_VERSION}; the files stay as they are: {', '.join(run_ids)}."
-        for version, run_ids in sorted(migrated(records).items())
-    ]
+def migration_notes(records: Iterable[Mapping], most: int | None = None) -> list[str]:
+    """Return a line about each older schema that records were written in; of more than `most` records the first are named."""
+    notes = []
+    for version, run_ids in sorted(migrated(records).items()):
+        more = f" and {len(run_ids) - most} more" if most is not None and len(run_ids) > most else ""
+        count = f"{len(run_ids)} {'record' if len(run_ids) == 1 else 'records'}"
+        notes.append(
+            f"Written in schema {version}, read as schema {SCHEMA_VERSION}; the files stay as they are ({count}): "
+            f"{', '.join(run_ids[:most])}{more}."
+        )
+    return notes
 
 
 def migrate(record: dict) -> dict:

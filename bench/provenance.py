@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,30 @@ def git_state() -> dict[str, Any]:
     except (FileNotFoundError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": bool(changed.strip())}
+
+
+def code_changes(recorded: Mapping[str, Any], repository: Path = REPOSITORY) -> str:
+    """Say which files that can change a result differ from those that a record was made by, or why that cannot be known.
+
+    Args:
+        recorded: `commit` and `dirty`, as `git_state` returns them.
+        repository: The checkout to compare with, what is not committed there included.
+    """
+    commit, unknown = recorded.get("commit"), "which files differ cannot be known"
+    if not commit:
+        return f"{unknown}: the record names no commit"
+    try:
+        subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=repository, capture_output=True, check=True)
+        asked = (["git", "diff", "--name-only", commit], ["git", "ls-files", "--others", "--exclude-standard"])
+        found = [
+            subprocess.run([*ask, "--", *RESULT_SOURCES], cwd=repository, capture_output=True, text=True, check=True).stdout.splitlines()
+            for ask in asked
+        ]
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return f"{unknown}: commit {commit} of the record is not in this checkout (where it is a clone, `git fetch` may bring it)"
+    files = sorted({name for names in found for name in names})
+    said = f"changed since commit {commit}: {', '.join(files)}" if files else f"no file differs from commit {commit}"
+    return said + ("; the record's checkout had further changes, not committed, that cannot be known" if recorded.get("dirty") else "")
 
 
 @cache

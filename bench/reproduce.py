@@ -19,6 +19,7 @@ from scipy import stats
 from bench.config import TrialConfig
 from bench.data.roots import ensure_synthetic
 from bench.errors import SuiteError
+from bench.provenance import code_changes
 from bench.record import load_records, read_record
 from bench.tasks import TASKS
 from bench.trial import Launch, run_trial
@@ -224,7 +225,9 @@ def differences(record: Mapping, again: Mapping) -> list[dict[str, Any]]:
         data = one["data"] or {}
         found = {"run_id": one["run_id"], "code_id": one["code_id"], "data fingerprint": data.get("fingerprint")}
         found |= {"data content": data.get("content_hash"), "git commit": one["git"].get("commit")}
-        return found | one["env"] | {name: value for name, value in (one.get("launch") or {}).items()}
+        found |= {"uncommitted changes": one["git"].get("dirty")}
+        launch = {f"launch {name}" if name in ("id", "slot") else name: value for name, value in (one.get("launch") or {}).items()}
+        return found | one["env"] | {name: None if value == "" else value for name, value in launch.items()}
 
     old, new = circumstances(record), circumstances(again)
     found = [
@@ -232,4 +235,7 @@ def differences(record: Mapping, again: Mapping) -> list[dict[str, Any]]:
         for what in dict.fromkeys([*old, *new])
         if old.get(what) != new.get(what)
     ]
+    for line in found:
+        if line["what"] == "code_id":
+            line["meaning"] += f"; {code_changes(record['git'])}"
     return sorted(found, key=lambda line: line["meaning"] is None)

@@ -30,10 +30,11 @@ def made_record(
     decoders: int = 1_000_000,
     memory: int = 100 * 2**20,
     step_seconds: float = 0.1,
+    spread: float = 0.0,
     device: str = "cpu",
     code_id: str = "c0de",
 ) -> dict:
-    """Return a valid record whose headline metrics are `values`."""
+    """Return a valid record whose headline metrics are `values`; single times reach `spread` (a share) beyond their medians."""
     ok = status == "ok"
     quarter = memory // 4
     groups = {
@@ -43,6 +44,10 @@ def made_record(
     groups["decoders"] = {"total": decoders, "trainable": decoders}
     counts = {"total": 28_000_000 + trainable, "trainable": trainable, "trainable_without_decoders": trainable - decoders}
     bytes_of = dict.fromkeys(("weights", "gradients", "optimizer_state"), quarter) | {"saved_activations": memory - 3 * quarter}
+
+    def measured(median: float, n: int) -> dict:
+        return {"median": median, "p05": median * (1 - spread), "p95": median * (1 + spread), "n": n}
+
     times = {"trial_start": "2026-01-01T10:00:00+00:00", "end": "2026-01-01T10:05:00+00:00"}
     recipe = {"epochs": 5, "batch_size": 8, "image_size": 64, "peak_lr": 5e-4, "precision": "fp32", "threads": 1}
     return {
@@ -56,12 +61,12 @@ def made_record(
         "params": {"groups": groups} | counts if ok else None,
         "cost": {
             "flops_per_image": 1_000_000_000, "flops_uncovered_ops": {},
-            "inference_seconds": {"median": 0.02, "p05": 0.02, "p95": 0.02, "n": 10},
+            "inference_seconds": measured(0.02, 10),
             "merged_layers": 0, "merged_flops_per_image": 900_000_000,
-            "merged_inference_seconds": {"median": 0.01, "p05": 0.01, "p95": 0.01, "n": 10},
+            "merged_inference_seconds": measured(0.01, 10),
             "step_memory_bytes": bytes_of | {"total": memory},
             "peak_allocated_bytes": None, "peak_reserved_bytes": None,
-            "step_seconds": {"median": step_seconds, "p05": step_seconds, "p95": step_seconds, "n": 9},
+            "step_seconds": measured(step_seconds, 9),
             "images_per_second": 8 / step_seconds, "stored_bytes": 4 * trainable,
         } if ok else None,
         "data": {"fingerprint": "da7a", "n_train": 40, "n_val": 20} if ok else None,

@@ -73,8 +73,8 @@ def test_a_true_front_is_denied_and_a_false_one_confirmed_in_at_most_five_percen
     denied = confirmed = 0
     for _ in range(tables):
         values = step * np.arange(13)[:, None] + generator.normal(size=(13, 3))
-        denied += judge_front(cost, compare_rows(values), claimed)[0] == "does not hold"
-        confirmed += judge_front(cost, compare_rows(-values), claimed)[0] == "holds"
+        denied += judge_front(cost, cost, compare_rows(values), claimed)[0] == "does not hold"
+        confirmed += judge_front(cost, cost, compare_rows(-values), claimed)[0] == "holds"
     assert denied <= 0.05 * tables
     assert confirmed <= 0.05 * tables
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.record import RecordError
 from bench.report import make_report
-from bench.report.compare import compare_results
+from bench.report.compare import compare_results, what_was_tested
 from bench.report.export import export
 from bench.report.loading import load_results
 from bench.report.stats import row_frame
@@ -73,7 +73,24 @@ def test_counts_that_differ_and_rows_without_a_test_are_named(tmp_path: Path) ->
     lines = compare_results(suite.write(tmp_path / "a"), other.write(tmp_path / "b")).set_index(["label", "quantity"])
     assert lines.loc[("LoRA (r=4)", "trainable_params"), "verdict"] == "counts differ"
     assert lines.loc[("LoRA (r=4)", "semseg_miou"), "verdict"] == "no test"
-    assert lines.loc[("LoRA (r=8)", "semseg_miou"), "verdict"] == "not run"
+    assert lines.loc[("LoRA (r=8)", "semseg_miou"), "verdict"] == "no result (a: not run; b: not run)"
+
+
+def test_with_one_common_seed_and_no_images_it_is_said_that_nothing_was_testable(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg",), seeds=(0,))
+    suite.add(made_method(value=4), {0: {"semseg": 50.0}})
+    first, other = suite.write(tmp_path / "a"), shifted(suite, {"LoRA (r=4)": 9.0})
+    done = CliRunner().invoke(app, ["compare", str(first), str(other.write(tmp_path / "b"))])
+    assert done.exit_code == 0, done.output
+    assert "Nothing could be tested: every row has one seed in common" in done.output
+    assert what_was_tested(compare_results(first, first)) is not None
+    several = made().write(tmp_path / "c")
+    assert what_was_tested(compare_results(several, several)) is None
+    nothing = copy.deepcopy(suite)
+    nothing.records[0] |= {"status": "diverged", "reason": "loss is NaN", "metrics": None, "params": None, "cost": None, "data": None}
+    lines = compare_results(first, nothing.write(tmp_path / "d"))
+    assert set(lines["verdict"]) == {"no result (b: diverged)"}
+    assert what_was_tested(lines) == "Nothing could be tested: no row has a seed with a result in both."
 
 
 def test_results_without_a_common_row_are_an_error(tmp_path: Path) -> None:

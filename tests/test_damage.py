@@ -132,13 +132,16 @@ def test_a_record_of_an_older_schema_is_named_and_one_that_only_claims_to_be_is_
     _changed(edited, schema_version=1, kind="accuracy")
     told = []
     to_do = [to_do_path(path, frozenset(), None, told.append) for path in (older, edited)]
-    named = f"Written in schema 1, read as schema 2; the files stay as they are: {older.stem}."
+    named = f"Written in schema 1, read as schema 2; the files stay as they are (1 record): {older.stem}."
     assert (to_do, told[0]) == ([False, True], named)
     assert "schema_version is 1, but it holds kind" in told[1]
     assert edited.name in {path.name for path in (directory / "records" / "set_aside").iterdir()}
     assert remarks(directory) == [named]
-    make_report(directory)
-    assert f"- {named}" in (directory / "table.md").read_text().splitlines()
+    made = make_report(directory)
+    aside = f"Set aside by a launch, for they could not be trusted, and not used here (1): records/set_aside/{edited.name}."
+    assert made.schemas == [named, aside]
+    assert {f"- {named}", f"- {aside}"} <= set((directory / "table.md").read_text().splitlines())
+    assert all(note in (directory / "report.html").read_text() for note in made.schemas)
 
 
 def test_claims_name_the_damage_and_go_on(broken: tuple[Path, dict[str, str]]):

@@ -9,12 +9,13 @@ from made_panels import add_panels
 from made_records import MadeSuite, demo_like_suite, made_method, made_record
 
 from bench.report.panels import class_colours, error_map, load_panels
-from bench.report.plots import make_figures
+from bench.report.plots import caption, make_figures
 from bench.report.plots.costs import memory_numbers
-from bench.report.plots.pareto import pareto_numbers, point_labels
+from bench.report.plots.pareto import draw_pareto, pareto_numbers, point_labels
 from bench.report.plots.published import published_points
-from bench.report.plots.tasks import change_numbers, interference_numbers, shown_labels
-from bench.report.stats import row_frame
+from bench.report.plots.tasks import change_numbers, draw_interference, interference_numbers, shown_labels
+from bench.report.seeds import scored_seed_frame
+from bench.report.stats import column_pairs, row_frame
 from bench.report.style import family_styles
 
 FULL = made_method("full", "Full fine-tuning", None, None, label="Single-task full fine-tuning")
@@ -48,6 +49,55 @@ def test_interference_compares_with_the_same_configuration_one_model_a_task():
     without = interference_numbers(rows, {label: str(place) for place, label in enumerate(cells)}, tasks=suite.tasks)
     assert set(without["against"]) == {FULL["label"]}
     assert not without["own"].any()
+
+
+def test_the_matrix_marks_what_the_corrected_test_tells_apart_and_not_what_an_interval_leaves_out():
+    suite, generator = MadeSuite(tasks=("semseg",), seeds=(0, 1, 2)), np.random.default_rng(3)
+
+    def values(mean: float) -> dict:
+        return {seed: {"semseg": mean + generator.normal(0, 0.3)} for seed in suite.seeds}
+
+    suite.add(FULL, values(50.0), kind="single_task")
+    for rank in range(1, 13):
+        suite.add(made_method(value=rank), values(50.0 - 0.3 * rank))
+    plan = suite.plan()
+    rows = row_frame(plan, suite.records)
+    numbers = interference_numbers(rows, {row["label"]: row["cell_id"] for row in suite.rows}, tasks=suite.tasks)
+    pairs = column_pairs(plan, suite.records, scored_seed_frame(plan, suite.records))["semseg_miou"]
+    places = [row["label"] for row in suite.rows]
+    corrected = [pairs.adjusted[places.index(label), 0] < 0.05 for label in numbers["label"]]
+    assert list(numbers["told_apart"]) == corrected
+    assert corrected[-1]
+    alone = (numbers["low"] > 0) | (numbers["high"] < 0)
+    assert (alone & ~numbers["told_apart"].astype(bool)).any()  # else this test could not fail
+    figure = draw_interference(numbers, rows, title="t")
+    bold = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    assert len(bold) == sum(corrected)
+    assert "Holm over all pairs" in figure.get_suptitle()
+    figure.canvas.draw()
+    (title,) = figure.texts
+    extent = title.get_window_extent()
+    assert 0 <= extent.x0 <= extent.x1 <= figure.bbox.width  # nothing of it off the page
+    one = row_frame(plan, [record for record in suite.records if record["seed"] == 0])
+    untested = interference_numbers(one, {row["label"]: row["cell_id"] for row in suite.rows}, tasks=suite.tasks)
+    figure = draw_interference(untested, one, title="t")
+    assert not [text for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    assert "nothing is bold" in figure.get_suptitle()
+
+
+def test_captions_say_interval_level_and_n():
+    suite = two_by_two()
+    rows = row_frame(suite.plan(), suite.records)
+    for name in ("pareto_params", "rank_curves", "task_bars"):
+        assert "95 % t interval of the mean, n = 2 seeds" in caption(name, rows)
+    assert "Holm-corrected" in caption("interference", rows)
+    assert "of the median of the single runs" in caption("pareto_costs", rows)
+    one = row_frame(suite.plan(), [record for record in suite.records if record["seed"] == 0])
+    assert "No intervals: one seed a row" in caption("task_bars", one)
+    figure = draw_pareto(
+        pareto_numbers(rows, cost="trainable_params", scale=1e6), family_styles(rows), cost_title="c", reference_label="r", title="t"
+    )
+    assert any("95 % t interval of the mean, n = 2 seeds" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_bars_show_the_change_against_the_reference_with_the_sign_of_better():

@@ -17,7 +17,7 @@ from rich.console import Console
 from bench.cli.reports import report
 from bench.plan import to_do
 from bench.record import RecordError, write_record
-from bench.report import NoResultError, make_report
+from bench.report import make_report
 from bench.report.claims import answer_claims
 from bench.report.compare import compare_results
 from bench.report.footnotes import footnotes
@@ -122,19 +122,21 @@ def test_a_seed_counts_only_when_every_task_is_there_and_ok(tmp_path: Path) -> N
     rows = row_frame(suite.plan(), suite.records).set_index("label")
     assert list(rows["seeds_complete"]) == [1, 1, 1, 0]
     assert rows.loc[FULL["label"], "semseg_miou_mean"] == 50.0
-    assert list(rows["missing"]) == ["normals not run (seed 1)", "oom (seed 1)", "normals without mean_deg (seed 1)", "not run (seed 0, 1)"]
+    assert list(rows["missing"]) == ["normals not run (seed 1)", "oom (seed 1)", "normals mean_deg NaN (seed 1)", "not run (seed 0, 1)"]
     assert rows["semseg_miou_std"].isna().all()
     assert rows.loc["LoRA (r=16)", ["semseg_miou_mean", "delta_m_mean", "step_seconds_mean"]].isna().all()
     report = make_report(suite.write(tmp_path))
     assert not report.complete
     cells = report.table.cells.set_index("Method")
     assert list(cells["Seeds"]) == [
-        "1/2: normals not run (seed 1)", "1/2: oom (seed 1)", "1/2: normals without mean_deg (seed 1)", "0/2: not run (seed 0, 1)",
+        "1/2: normals not run (seed 1)", "1/2: oom (seed 1)", "1/2: normals mean_deg NaN (seed 1)", "0/2: not run (seed 0, 1)",
     ]  # fmt: skip
     assert (cells.loc["LoRA (r=16)"].iloc[1:] == "—").all()
     text = (tmp_path / "table.md").read_text()
     assert "[incomplete: 6 of 10 trials]" in text
-    assert "row1-semseg_normals-s1 (oom)" in text
+    assert "Trials that did not end well (1): row1-semseg_normals-s1 (oom)." in text
+    assert "its seed" not in text
+    assert "NaN, so that their seed does not count (1): row2-semseg_normals-s1 (normals mean_deg)." in text
     assert "Trials not run yet (3): row0-normals-s1, row3-semseg_normals-s0, row3-semseg_normals-s1." in text
     assert "made up to be oom" in (tmp_path / "summary.md").read_text()
 
@@ -244,7 +246,7 @@ def test_a_reference_of_exactly_zero_leaves_delta_m_undefined_and_everything_els
     assert (tmp_path / "report.html").exists()
     assert "task_bars" not in [reason.partition(":")[0] for reason in report.not_drawn]  # normals have a change
     compared = compare_results(tmp_path, tmp_path)
-    assert set(compared.loc[compared["quantity"] == "delta_m", "verdict"]) == {"not run"}
+    assert set(compared.loc[compared["quantity"] == "delta_m", "verdict"]) == {"undefined"}
     asked = {"text": "t", "source": "s", "test": "better", "quantity": "delta_m", "row": {"dial": 8}, "than": {"dial": 4}}
     front = {"text": "t", "source": "s", "test": "on_front", "axis": "params", "row": {"dial": 8}}
     answers = answer_claims(suite.plan(), suite.records, tmp_path / "records", claims=[asked, front])
@@ -252,19 +254,57 @@ def test_a_reference_of_exactly_zero_leaves_delta_m_undefined_and_everything_els
     assert "the reference of Δm is 0" in answers["note"].iloc[0]
 
 
-def test_no_result_at_all_is_a_clear_error(tmp_path: Path) -> None:
-    suite = MadeSuite(tasks=("semseg",), seeds=(0,))
-    suite.add(FULL, {0: {"semseg": 1.0}}, kind="single_task", status={"semseg-s0": "failed"})
-    with pytest.raises(NoResultError, match=r"no trial of the plan has a result.*semseg-s0: failed.*run made --rerun failed`"):
-        make_report(suite.write(tmp_path / "made"))
+def test_a_suite_whose_trials_all_failed_has_a_table_that_says_so(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg", "normals"))
+    suite.add(FULL, {seed: {"semseg": 1.0, "normals": 2.0} for seed in (0, 1)}, kind="single_task")
+    suite.add(made_method(), {0: {"semseg": 1.0, "normals": 2.0}})
+    for record, status in zip(suite.records, ("failed", "oom", "diverged", "timeout", "killed"), strict=True):
+        record |= {"status": status, "reason": f"made up to be {status}", "metrics": None, "params": None, "cost": None, "data": None}
+    made = make_report(suite.write(tmp_path / "made"))
+    assert "row0-semseg-s0: failed: made up to be failed" in made.no_result
+    assert "run made --rerun failed" in made.no_result
+    text = (tmp_path / "made" / "table.md").read_text()
+    assert "[no results: each of the 5 trials that ran failed, 6 planned]" in text.splitlines()[0]
+    assert "Trials that did not end well (5): row0-normals-s0 (oom), " in text
+    assert "0/2: semseg failed (seed 0)" in text
+    cells = made.table.cells.set_index("Method")
+    assert cells.loc["LoRA (r=4)", "Seeds"] == "0/2: killed (seed 0); not run (seed 1)"
+    for name in ("table.csv", "table.tex", "table.html", "summary.md", "report.html", "claims.md"):
+        assert (tmp_path / "made" / name).exists(), name
+    assert "LoRA" in (tmp_path / "made" / "report.html").read_text()
+    assert list(answer_claims(suite.plan(), suite.records)["answer"].unique()) == ["not run"]
     with pytest.raises(typer.Exit) as ended:
         report(suite="made", results=tmp_path, strict=False, primary_only=False, quiet=False)
     assert ended.value.exit_code == 1
-    for path in (tmp_path / "made" / "records").glob("*.json"):
-        path.unlink()
-    with pytest.raises(RecordError, match=r"no trial of the plan has a result .*Run `run_suite.py run made` first") as nothing:
-        make_report(tmp_path / "made")
-    assert not isinstance(nothing.value, NoResultError)
+    with pytest.raises(RecordError, match="each of the 5 trials"):
+        make_report(tmp_path / "made", strict=True)
+
+
+def test_no_record_at_all_is_a_clear_error(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg",), seeds=(0,))
+    suite.add(FULL, {}, kind="single_task")
+    with pytest.raises(RecordError, match=r"no trial of the plan has a result .*Run `run_suite.py run made` first"):
+        make_report(suite.write(tmp_path / "made"))
+
+
+def test_a_record_with_nan_reads_nan_and_a_damaged_one_damaged(tmp_path: Path) -> None:
+    suite = MadeSuite(tasks=("semseg", "normals"))
+    values = {seed: {"semseg": 50.0 + seed, "normals": 20.0} for seed in (0, 1)}
+    suite.add(FULL, values, kind="single_task")
+    suite.add(made_method(), values)
+    directory = suite.write(tmp_path)
+    for run_id, old, new in (
+        ("row1-semseg_normals-s0", '"miou": 50.0', '"miou": NaN'),
+        ("row1-semseg_normals-s1", '"miou": 51.0', '"miou":'),
+        ("row0-normals-s1", '"mean_deg": 20.0', '"mean_deg": -Infinity'),
+    ):
+        path = directory / "records" / f"{run_id}.json"
+        path.write_text(path.read_text().replace(old, new))
+    table = make_report(directory).table
+    cells = table.cells.set_index("Method")["Seeds"]
+    assert cells["LoRA (r=4)"] == "0/2: NaN in its record (seed 0); damaged record (seed 1)"
+    assert cells[FULL["label"]] == "1/2: normals -Infinity in its record (seed 1)"
+    assert any("row1-semseg_normals-s0" in note and "NaN" in note for note in table.footnotes)
 
 
 def test_times_of_a_busy_device_are_named_with_a_command_that_measures_them_again(tmp_path: Path) -> None:

@@ -97,8 +97,38 @@ def test_labels_cover_no_marker_and_no_other_label() -> None:
         assert not legend.overlaps(axes.get_tightbbox())
 
 
+CROWDED = (
+    ('Single-task full fine-tuning', 'Single-task full fine-tuning', None, 47.4, 0.0, None),
+    ('Multi-task full fine-tuning', 'Multi-task full fine-tuning', None, 54.3, -0.87, 4.17),
+    ('Decoders only', 'Decoders only', None, 18.1, -7.26, 3.49),
+    ('LoRA (r=4)', 'LoRA', 4.0, 40.9, -1.49, 4.0),
+    ('LoRA (r=8)', 'LoRA', 8.0, 42.3, -1.48, 4.43),
+    ('LoRA (r=16)', 'LoRA', 16.0, 45.2, 0.6, 4.54),
+    ('Adapter (ρ=8)', 'Adapter', 8.0, 29.6, -5.4, 3.46),
+    ('Adapter (ρ=4)', 'Adapter', 4.0, 31.1, -3.6, 3.61),
+    ('VPT-deep (p=10)', 'VPT-deep', 10.0, 30.7, -8.79, 3.75),
+    ('MTLoRA (r=4)', 'MTLoRA', 4.0, 64.5, -3.24, 6.9),
+    ('MTLoRA (r=8)', 'MTLoRA', 8.0, 65.9, -3.4, 5.13),
+    ('MTLoRA (r=16)', 'MTLoRA', 16.0, 68.8, -0.69, 4.24),
+    ('MTLoRA+ (r=8)', 'MTLoRA+', 8.0, 66.7, -2.42, 4.95),
+)  # fmt: skip
+"""Label, family, dial, cost, delta_m and half its interval of the demo's rows."""
+
+
+def test_a_name_stands_near_its_point_even_where_intervals_lie_around_it() -> None:
+    numbers = pd.DataFrame(CROWDED, columns=["label", "family", "dial_value", "cost", "delta_m", "half"])
+    ends = {f"delta_m_{end}": numbers["delta_m"] + sign * numbers["half"] for end, sign in (("low", -1), ("high", 1))}
+    front = plots.pareto.front_of_intervals(numbers["cost"], numbers["cost"], numbers["delta_m"])
+    numbers = numbers.assign(**ends, cost_low=np.nan, cost_high=np.nan, n=3, on_front=front)
+    styles = {family: {"color": "#000000", "marker": "o", "linestyle": "-", "hatch": ""} for family in numbers["family"]}
+    figure = plots.draw_pareto(numbers, styles, cost_title="cost", reference_label="reference", title="t")
+    labels = figure.axes[0].texts
+    assert len(labels) == len(numbers)
+    assert max(np.hypot(*label.xyann) for label in labels) < 45  # points, to the middle of the label
+
+
 def test_leaders_neither_cross_each_other_nor_hide_in_an_interval() -> None:
-    generator = np.random.default_rng(3)
+    generator, leaders = np.random.default_rng(3), 0
     for _ in range(6):
         figure = new_figure(7.0, 4.2)
         axes = figure.add_subplot()
@@ -113,9 +143,10 @@ def test_leaders_neither_cross_each_other_nor_hide_in_an_interval() -> None:
         arrows = [text.arrow_patch for text in axes.texts if text.arrow_patch is not None]
         lines = [arrow.get_transform().transform(arrow.get_path().vertices)[[0, -1]] for arrow in arrows]
         assert len(axes.texts) == 12
-        assert len(lines) > 3
+        leaders += len(lines)
         assert not any(Path2D(line).intersects_path(Path2D(other)) for place, line in enumerate(lines) for other in lines[place + 1 :])
         assert all(abs(line[1] - line[0])[0] > 0.1 * abs(line[1] - line[0])[1] for line in lines)  # none upright, as intervals are
+    assert leaders > 6  # else nothing was looked at
 
 
 def test_the_legend_names_an_arrow_only_where_one_is_drawn_and_intervals_inside_end_before_the_frame() -> None:

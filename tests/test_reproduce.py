@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.cli.reports import _print_reproduction
 from bench.data.roots import ensure_synthetic
+from bench.provenance import code_changes
 from bench.record import write_record
 from bench.reproduce import ReproduceError, compare, differences, find_record, judge, prediction_interval
 from bench.suites import load
@@ -68,6 +71,41 @@ def test_what_differs_is_named_with_what_it_means():
     assert found[-1] == {"what": "git commit", "recorded": None, "now": "abc", "meaning": None}
     assert all(line["meaning"] for line in found[:-1])
     assert differences(made("a"), made("a")) == []
+
+
+def test_what_is_known_of_other_code_is_named_and_what_is_not_is_said(tmp_path: Path):
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "methods").mkdir()
+    for name in ("methods/lora.py", "methods/vpt.py", "README.md"):
+        (tmp_path / name).write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    first = {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert code_changes(first, tmp_path) == f"no file differs from commit {first['commit']}"
+    (tmp_path / "methods/vpt.py").write_text("2")
+    (tmp_path / "README.md").write_text("2")
+    git("commit", "-am", "second")
+    (tmp_path / "methods/new.py").write_text("3")  # not committed
+    assert code_changes(first, tmp_path) == f"changed since commit {first['commit']}: methods/new.py, methods/vpt.py"
+    assert "not committed, that cannot be known" in code_changes(first | {"dirty": True}, tmp_path)
+    assert "cannot be known: the record names no commit" in code_changes({"commit": None, "dirty": None}, tmp_path)
+    assert "is not in this checkout" in code_changes({"commit": "0" * 40, "dirty": False}, tmp_path)
+
+
+def test_nothing_that_differs_is_printed_empty(capsys):
+    old, new = made("a"), made("a", code_id="07e2")
+    old["launch"], new["launch"] = {"id": "2b63", "slot": "vm:1", "executor": "ray"}, {"id": "", "slot": None, "executor": "serial"}
+    old["git"], new["git"] = {"commit": "0" * 40, "dirty": True}, {"commit": "abc", "dirty": False}
+    _print_reproduction(compare(old, new, [old]), quiet=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "differs: launch id: recorded 2b63, now none:" in said
+    assert "differs: code_id: recorded c0de, now 07e2: the code that can change a result is another one; which files differ" in said
+    assert f"differs: git commit: recorded {'0' * 40}, now abc" in said
+    assert "now :" not in said
 
 
 def test_a_record_is_found_in_any_suite_and_doubt_is_an_error(tmp_path: Path):

@@ -23,7 +23,7 @@ from bench.report.published import against_published_reference, comparison, is_c
 from bench.report.seeds import delta_m
 from bench.report.stats import row_frame
 from bench.report.table_html import to_html
-from bench.report.tables import DAGGER, main_table, to_markdown
+from bench.report.tables import DAGGER, MainTable, main_table, to_markdown
 from bench.tasks import PASCAL_TASKS
 
 NEEDS_TEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="NO TEX: install texlive-latex-recommended to compile the tables")
@@ -159,7 +159,7 @@ def test_the_latex_tables_compile(tmp_path: Path, many: bool) -> None:
     notes = footnotes(suite.plan(), suite.records, rows)
     tables = [main_table(rows, tasks=suite.tasks, title="All & more", footnotes=notes), published_table(comparison(rows), title="p")]
     body = "\n".join(to_latex(table, label=f"t{place}") for place, table in enumerate(tables))
-    packages = r"\usepackage[margin=1cm,landscape]{geometry}\usepackage{booktabs,graphicx,longtable,xcolor}"
+    packages = r"\usepackage[margin=1cm,landscape]{geometry}\usepackage{booktabs,graphicx,xcolor}"
     (tmp_path / "t.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -180,6 +180,28 @@ def test_a_table_with_all_its_notes_fits_a_two_column_paper(tmp_path: Path) -> N
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "too large" not in done.stdout
+
+
+@NEEDS_TEX
+def test_a_table_of_four_hundred_rows_compiles_in_a_two_column_paper_and_every_row_is_printed(tmp_path: Path) -> None:
+    cells = pd.DataFrame({"Method": [f"Row {row:03d}" for row in range(400)], "Seeds": "3"})
+    costs = ["Trainable (M) ↓", "Step memory (MiB) ↓", "GFLOPs / image ↓", "Inference (ms) ↓", "Step (ms) ↓"]
+    for head in ("SemSeg mIoU ↑", "Human parts mIoU ↑", "Δm (%) ↑", *costs):
+        cells[head] = "12.34 [11.22, 13.44]"
+    bold = pd.DataFrame(False, index=cells.index, columns=cells.columns)
+    groups = [f"family {row // 25}" for row in range(400)]
+    table = MainTable(title="Many & more", cells=cells, bold=bold, groups=groups, footnotes=("Trainable: in millions.", "A note."))
+    body = to_latex(table, label="t")
+    assert "longtable" not in body
+    assert all(body.count(f"Row {row:03d}") == body.count("Row 000") for row in range(400))
+    text = rf"\documentclass[twocolumn]{{article}}\usepackage{{booktabs,graphicx,xcolor}}\begin{{document}}Text.{body}\end{{document}}"
+    (tmp_path / "t.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = [subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False) for _ in range(2)][-1]
+    assert done.returncode == 0, done.stdout[-2000:]
+    for complaint in ("too large", "Overfull \\hbox", "undefined references", "Too many unprocessed floats"):
+        assert complaint not in done.stdout
+    assert body.count(r"\begin{table*}") >= 9
 
 
 def test_equal_cost_front_chances_and_tests_are_printed_with_a_reading_guide(tmp_path: Path) -> None:

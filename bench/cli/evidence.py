@@ -15,7 +15,7 @@ All = Annotated[bool, typer.Option("--all", help="List all rows and quantities, 
 
 def compare(results_a: SuiteDir, results_b: SuiteDir, as_json: Json = False, everything: All = False, quiet: Quiet = False) -> None:
     """Say which rows moved beyond noise between two results of one suite, and which counts differ; exit code 1 where any did."""
-    from bench.report.compare import compare_results, what_differs
+    from bench.report.compare import compare_results, what_differs, what_was_tested
 
     lines, differs = compare_results(results_a, results_b), what_differs(results_a, results_b)
     stirred = lines["verdict"].isin(("moved", "counts differ"))
@@ -30,6 +30,8 @@ def compare(results_a: SuiteDir, results_b: SuiteDir, as_json: Json = False, eve
             show_rows([{key: _short(value) for key, value in line.items()} for line in shown.to_dict("records")], as_json=False)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in lines["verdict"].value_counts().items())
         console.print(f"{counts} (rows times quantities; --all lists them).", highlight=False)
+        if (said := what_was_tested(lines)) is not None:
+            console.print(said, style="yellow", highlight=False, soft_wrap=True)
     raise typer.Exit(SOME_FAILED if stirred.any() else OK)
 
 

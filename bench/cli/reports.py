@@ -32,17 +32,12 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write tables and plots again, from the records alone; exit code 1 where every trial that ran has failed."""
-    from bench.report import NoResultError
-
-    try:
-        print_report(results / plain_name(suite, "suite"), quiet=quiet, strict=strict, primary_only=primary_only)
-    except NoResultError as error:
-        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(SOME_FAILED) from error
+    if not print_report(results / plain_name(suite, "suite"), quiet=quiet, strict=strict, primary_only=primary_only):
+        raise typer.Exit(SOME_FAILED)
 
 
-def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False, **options: bool) -> None:
-    """Make the report and print its table; with `keep_current`, a report that is up to date stays as it is."""
+def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False, **options: bool) -> bool:
+    """Make the report, print its table, and return whether any trial has a result; with `keep_current`, one that is up to date stays."""
     from bench.report import make_report
     from bench.report.footnotes import damage_notes
     from bench.report.tables import to_rich
@@ -50,11 +45,16 @@ def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = Fals
     made = make_report(suite_dir, keep_current=keep_current, **options)
     for note in damage_notes(made.damaged):
         console.print(note, style="red", markup=False, highlight=False, soft_wrap=True)
+    for note in made.schemas:
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not quiet:
         console.print(to_rich(made.table, width=console.width))
         console.print(f"Written to {suite_dir}: {', '.join(sorted(made.files))}", highlight=False, soft_wrap=True)
         for reason in made.not_drawn:
             console.print(f"not drawn: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if made.no_result is not None:
+        Console(stderr=True).print(f"Error: {made.no_result}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return made.no_result is None
 
 
 def reproduce(
@@ -102,7 +102,8 @@ def _print_reproduction(outcome: Any, quiet: bool) -> None:
         )
         for line in outcome.differences:
             meaning = line["meaning"] or "cannot change a result"
-            text = f"differs: {line['what']}: recorded {line['recorded']}, now {line['now']}: {meaning}"
+            then, now = ("none" if line[when] is None else line[when] for when in ("recorded", "now"))
+            text = f"differs: {line['what']}: recorded {then}, now {now}: {meaning}"
             console.print(text, highlight=False, markup=False, soft_wrap=True)
         if not outcome.differences:
             console.print("Nothing differs in code, versions, data and device.")

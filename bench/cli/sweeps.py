@@ -110,7 +110,7 @@ def run(
         outcome = launch_suite(chosen, **settings, only=only, profiles=profiles, verbose=running.verbose)
     except KeyboardInterrupt:
         end_interrupted(running.quiet)
-    if outcome.ok:
+    if outcome.ok or any((results / suite / "records").glob("*.json")):
         print_report(results / suite, quiet=running.quiet, keep_current=True)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 

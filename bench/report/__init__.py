@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.record import RecordError, write_atomically
 from bench.report.evidence import FILES as EVIDENCE
 from bench.report.evidence import evidence_files
-from bench.report.footnotes import footnotes, partial_mark, planned_records
+from bench.report.footnotes import footnotes, partial_mark, planned_records, schema_notes
 from bench.report.latex import to_latex
 from bench.report.loading import Results, load_results
 from bench.report.page import PAGE, make_page
@@ -34,11 +34,7 @@ SHOWN_EVIDENCE = {
 
 
 FAILED_AT_MOST = 20
-"""Failed trials that an error names one by one."""
-
-
-class NoResultError(RecordError):
-    """Trials were run, and none of them has a result; the message names them with their reasons."""
+"""Failed trials that the terminal names one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +46,8 @@ class Report:
         table: The main table, for `bench.report.tables.to_rich`.
         not_drawn: Figures that could not be drawn, each with the reason.
         complete: Whether every planned trial has a result.
+        schemas: Sentences on records and plan of older schemas, and on what launches set aside.
+        no_result: Where trials were run and none of them has a result, what happened to them; else None.
         damaged: Why, per file of the suite that could not be used.
     """
 
@@ -57,6 +55,8 @@ class Report:
     table: MainTable
     not_drawn: tuple[str, ...]
     complete: bool
+    no_result: str | None = None
+    schemas: Sequence[str] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,18 +70,19 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
         primary_only: Leave out published numbers that were only recalled.
 
     Raises:
-        NoResultError: Where every trial that has a record ended badly.
         RecordError: Where the plan cannot be read, or no planned trial has a record yet: run the suite first. With `strict`, where any
-            has none, or a file is damaged; else damaged files are named and count as missing.
+            has none or ended badly, or a file is damaged; else damaged files are named and count as missing.
     """
     suite_dir = Path(suite_dir)
     results = load_results(suite_dir)
     plan, records, damaged = results.plan, results.records, results.damaged
     own, tasks, mark = planned_records(plan, records), plan_tasks(plan), partial_mark(plan, records)
-    _demand_results(suite_dir, results, own, mark, strict=strict)
+    _demand_records(suite_dir, results, own, mark, strict=strict)
+    said = {"no_result": _no_result(suite_dir, plan, own), "schemas": schema_notes(plan, own, results.set_aside), "damaged": damaged}
     published = against_published_reference if is_comparable(plan, records) else None
-    rows = row_frame(plan, records, suite_dir / "records", published=published)
-    notes = footnotes(plan, records, rows, tuning=results.tuning if plan.get("tuned") else None, damaged=damaged)
+    rows = row_frame(plan, records, suite_dir / "records", published=published, damaged=damaged)
+    tuning = results.tuning if plan.get("tuned") else None
+    notes = footnotes(plan, records, rows, tuning=tuning, damaged=damaged, set_aside=results.set_aside)
     table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=notes)
     contents: dict[str, str | bytes] = {
         "table.csv": to_csv(rows),
@@ -91,14 +92,15 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     contents |= evidence_files(plan, records, rows, table, suite_dir / "records", primary_only=primary_only)
     if keep_current and _is_current(suite_dir, contents):
         present = [name for name in (*contents, "summary.md", PAGE, *figure_files()) if (suite_dir / name).exists()]
-        return Report(files={name: suite_dir / name for name in present}, table=table, not_drawn=(), complete=not mark, damaged=damaged)
+        files = {name: suite_dir / name for name in present}
+        return Report(files=files, table=table, not_drawn=(), complete=not mark, **said)
     tried = None if results.tuning is None else suite_dir / "tuning.json"
     drawn = make_figures(plan, own, rows, title=plan["title"] + mark, directory=suite_dir / "records", tuning=tried)
     contents |= drawn.files
     pictures = [f"{name}.png" for name in drawn.names]
-    said = findings(rows, tasks)
+    found = findings(rows, tasks)
     evidence = {heading: str(contents[name]) for name, heading in SHOWN_EVIDENCE.items() if name in contents}
-    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=said, evidence=evidence, damaged=damaged)
+    contents[PAGE] = make_page(plan, own, rows, table, drawn=drawn, contents=contents, findings=found, evidence=evidence, damaged=damaged)
     more = [text.replace("# ", "## ", 1) for text in evidence.values()]
     contents["summary.md"] = summary(plan, records, rows, table, figures=pictures, not_drawn=drawn.not_drawn, more=more)
     for name, content in contents.items():
@@ -106,22 +108,14 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     for name in {*figure_files(), *EVIDENCE} - set(contents):
         (suite_dir / name).unlink(missing_ok=True)
     files = {name: suite_dir / name for name in contents}
-    return Report(files=files, table=table, not_drawn=tuple(drawn.not_drawn), complete=not mark, damaged=damaged)
+    not_drawn = tuple(drawn.not_drawn)
+    return Report(files=files, table=table, not_drawn=not_drawn, complete=not mark, **said)
 
 
-def _demand_results(suite_dir: Path, results: Results, own: Sequence[Mapping], mark: str, *, strict: bool) -> None:
-    """Refuse where nothing can be reported, or where --strict wants more than there is."""
+def _demand_records(suite_dir: Path, results: Results, own: Sequence[Mapping], mark: str, *, strict: bool) -> None:
+    """Refuse where no trial has a record, or where --strict wants more than there is."""
     suite, broken = results.plan["suite"], "; ".join(f"damaged: {name}: {why}" for name, why in list(results.damaged.items())[:3])
-    if not any(record["status"] == "ok" for record in own):
-        if own:
-            failed = "; ".join(
-                f"{record['run_id']}: {record['status']}: {_first_line(record['reason'])}" for record in own[:FAILED_AT_MOST]
-            )
-            more = f"; and {len(own) - FAILED_AT_MOST} more" if len(own) > FAILED_AT_MOST else ""
-            raise NoResultError(
-                f"{suite_dir}: no trial of the plan has a result, so that there is nothing to tabulate. Trials that did not end well: "
-                f"{failed}{more}{'. ' + broken if broken else ''}. Run `run_suite.py run {suite} --rerun failed` once the cause is mended."
-            )
+    if not own:
         raise RecordError(
             f"{suite_dir}: no trial of the plan has a result (no records{', ' + broken if broken else ''}). "
             f"Run `run_suite.py run {suite}` first."
@@ -129,6 +123,18 @@ def _demand_results(suite_dir: Path, results: Results, own: Sequence[Mapping], m
     if strict and (mark or broken):
         said = f"{mark}{'; ' if mark and broken else ' '}{broken}".rstrip()
         raise RecordError(f"{suite_dir}:{said}. Run `run_suite.py run {suite}`, or report without --strict.")
+
+
+def _no_result(suite_dir: Path, plan: Mapping, own: Sequence[Mapping]) -> str | None:
+    """Say what happened where no trial has a result, None where one has."""
+    if any(record["status"] == "ok" for record in own):
+        return None
+    failed = "; ".join(f"{record['run_id']}: {record['status']}: {_first_line(record['reason'])}" for record in own[:FAILED_AT_MOST])
+    more = f"; and {len(own) - FAILED_AT_MOST} more" if len(own) > FAILED_AT_MOST else ""
+    return (
+        f"{suite_dir}: no trial of the plan has a result. Trials that did not end well: {failed}{more}. "
+        f"Run `run_suite.py run {plan['suite']} --rerun failed` once the cause is mended."
+    )
 
 
 def _first_line(reason: str | None) -> str:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from bench.record import RecordError
 from bench.report.paired import Pairs
-from bench.report.pareto import AXES, pareto_front, seed_values
-from bench.report.seeds import EXACT_COSTS, scored_seed_frame
+from bench.report.pareto import AXES, front_of_intervals, seed_values, separable_ends
+from bench.report.seeds import EXACT_COSTS, reference_means, reference_position, scored_seed_frame, zero_references
 from bench.report.stats import column_pairs
 
 CLAIMS = Path(__file__).parents[2] / "results" / "claims.toml"
@@ -60,7 +60,7 @@ def answer_claims(
         elif claim["test"] == "fewer":
             lines.append(known | _fewer(plan, seeds, row[0], than[0], claim["factor"]))
         else:
-            lines.append(known | _better(plan, pairs, row[0], than[0], claim["quantity"]))
+            lines.append(known | _better(plan, seeds, pairs, row[0], than[0], claim["quantity"]))
     columns = ["claim", "source", "answer", "rows", "effect", "low", "high", "unit", "note"]
     return pd.DataFrame(lines).reindex(columns=columns)
 
@@ -86,7 +86,21 @@ def _rows(plan: Mapping, *positions: int) -> str:
     return "; ".join(plan["rows"][position]["label"] for position in positions)
 
 
-def _better(plan: Mapping, pairs: Mapping, row: int, than: int, quantity: str) -> dict:
+def _why_not(plan: Mapping, seeds: pd.DataFrame, *positions: int) -> str:
+    """Say what became of the trials of rows, or the reference of delta_m, that have no complete seed."""
+    reference = reference_position(plan)
+    said = []
+    for position in dict.fromkeys([*positions, *([] if reference is None else [reference])]):
+        own = seeds[seeds["row"] == position]
+        if not own["complete"].any():
+            problems = dict.fromkeys(problem for problems in own["problems"] for problem in problems)
+            said.append(f"{plan['rows'][position]['label']}: {', '.join(problems)}")
+    if zero_references(reference_means(plan, seeds)):
+        said.append("the reference of Δm is 0")
+    return "; ".join(said) or "no complete seed in common, or no reference of Δm"
+
+
+def _better(plan: Mapping, seeds: pd.DataFrame, pairs: Mapping, row: int, than: int, quantity: str) -> dict:
     own = pairs[quantity]
     effect, low, high = (float(part[row, than]) for part in (own.difference, own.low, own.high))
     found = {"rows": _rows(plan, row, than), "effect": effect, "low": low, "high": high, "unit": "points of Δm"}
@@ -94,7 +108,7 @@ def _better(plan: Mapping, pairs: Mapping, row: int, than: int, quantity: str) -
         return {
             "answer": NOT_RUN,
             "rows": found["rows"],
-            "note": "a row, or the reference of Δm, has no complete seed, or the reference of Δm is 0",
+            "note": _why_not(plan, seeds, row, than),
         }
     if np.isnan(low):
         return found | {"answer": OPEN, "note": "one seed and no per-image sums: no test"}
@@ -106,7 +120,7 @@ def _fewer(plan: Mapping, seeds: pd.DataFrame, row: int, than: int, factor: str)
     counts = seed_values(seeds, EXACT_COSTS[0], len(plan["rows"]))
     rows = _rows(plan, row, than)
     if not len(counts[row]) or not len(counts[than]):
-        return {"answer": NOT_RUN, "rows": rows, "note": "a row has no complete seed"}
+        return {"answer": NOT_RUN, "rows": rows, "note": _why_not(plan, seeds, row, than)}
     ratio = float(counts[than][0] / counts[row][0])
     digits = len(factor.partition(".")[2])
     answer = HOLDS if round(ratio, digits) >= float(factor) else FAILS
@@ -117,15 +131,14 @@ def _fewer(plan: Mapping, seeds: pd.DataFrame, row: int, than: int, factor: str)
 def _on_front(plan: Mapping, seeds: pd.DataFrame, pairs: Pairs, rows: Sequence[int], axis: str) -> dict:
     """Answer whether rows are on the front, with the pair that decides: for "does not hold" the surest, else the one of the least lead."""
     count, named = len(plan["rows"]), _rows(plan, *rows)
-    cost, score = (
-        np.array([own.mean() if len(own) else np.nan for own in seed_values(seeds, name, count)]) for name in (AXES[axis].cost, "delta_m")
-    )
-    known = ~np.isnan(cost) & ~np.isnan(score)
+    low, high = separable_ends(seeds, AXES[axis].cost, count)
+    score = np.array([own.mean() if len(own) else np.nan for own in seed_values(seeds, "delta_m", count)])
+    known = ~np.isnan(low) & ~np.isnan(score)
     if not known[list(rows)].all():
-        return {"answer": NOT_RUN, "rows": named, "note": "not all of these rows have a Δm and this cost"}
-    cost = np.where(known, cost, np.nan)
-    answer, decisive = judge_front(cost, pairs, rows)
-    on_front = pareto_front(cost, score)[list(rows)]
+        return {"answer": NOT_RUN, "rows": named, "note": f"not all of these rows have a Δm and this cost ({_why_not(plan, seeds, *rows)})"}
+    low, high = np.where(known, low, np.nan), np.where(known, high, np.nan)
+    answer, decisive = judge_front(low, high, pairs, rows)
+    on_front = front_of_intervals(low, high, score)[list(rows)]
     notes = [f"by means {on_front.sum()} of {len(rows)} {'row is' if len(rows) == 1 else 'rows are'} on the front"]
     if not known.all():
         notes.append(f"{(~known).sum()} rows of the plan without a result are left out")
@@ -141,25 +154,26 @@ def _on_front(plan: Mapping, seeds: pd.DataFrame, pairs: Pairs, rows: Sequence[i
     }
 
 
-def judge_front(cost: np.ndarray, pairs: Pairs, rows: Sequence[int]) -> tuple[str, tuple[int, int] | None]:
+def judge_front(low: np.ndarray, high: np.ndarray, pairs: Pairs, rows: Sequence[int]) -> tuple[str, tuple[int, int] | None]:
     """Judge by the Holm-corrected tests of delta_m whether rows are on the front of a cost.
 
-    A row is off the front where one that is no dearer (mean cost, which is no test) is better beyond chance. It is on the front for sure
-    where every row that is no dearer is tested worse. Either answer is false in at most 5 % of all tables, as Holm's correction is.
+    A row is off the front where one that is surely no dearer is better beyond chance. It is on the front for sure where every row that may
+    be no dearer is tested worse. Either answer is false in at most 5 % of all tables where costs are exact, as Holm's correction is.
 
     Args:
-        cost: (R,) costs; NaN for rows that do not count.
+        low: (R,) lower ends of the costs, all at once; NaN for rows that do not count.
+        high: (R,) upper ends, the same where a cost is exact.
         pairs: All pairs of rows in delta_m.
         rows: The rows claimed to be on the front.
 
     Returns:
         The answer, and the pair (row, rival) that decides; None where no other row is as cheap as a claimed one.
     """
-    rivals = [(row, other) for row in rows for other in np.flatnonzero(cost <= cost[row]) if other != row]
+    rivals = [(row, other) for row in rows for other in np.flatnonzero(low <= high[row]) if other != row]
     if not rivals:
         return HOLDS, None
     better = pairs.better(higher_is_better=True)
-    beaten = [(row, other) for row, other in rivals if better[other, row]]
+    beaten = [(row, other) for row, other in rivals if better[other, row] and high[other] <= low[row]]
     if beaten:
         return FAILS, min(beaten, key=lambda pair: (pairs.adjusted[pair], pairs.difference[pair]))
     closest = min(rivals, key=lambda pair: np.nan_to_num(pairs.difference[pair], nan=-np.inf))

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RecordError, load_records, read_plan
-from bench.report.intervals import LEVEL, holm, joint_half_width, joint_p, moderated
-from bench.report.paired import delta_m_replicates, image_replicates
+from bench.report.intervals import LEVEL, holm, moderated
+from bench.report.paired import delta_m_replicates, image_replicates, two_source_test
 from bench.report.seeds import EXACT_COSTS, metric_column, plan_tasks, reference_means, scored_seed_frame
 
 
@@ -24,7 +24,8 @@ def compare_results(first: Path, second: Path) -> pd.DataFrame:
     Returns:
         One line a common row and quantity: label, quantity, n (common seeds), a, b (means over them), difference (b - a), low, high (95 %),
         p (Holm within the quantity), verdict: "identical" (every seed), "within noise", "moved", "counts differ", "no test" (differs,
-        but one seed, where other rows have several or there are no common images), "not run".
+        but one seed, where other rows have several or there are no common images), "no result (...)" with what became of the trials,
+        "no common seed", "undefined" (such as delta_m against 0).
 
     Raises:
         RecordError: Where the two have no row label in common.
@@ -88,6 +89,38 @@ def _values(side: Mapping, label: str, quantity: str) -> pd.Series:
     return own.set_index("seed")[quantity].dropna().astype(float)
 
 
+def _no_value(sides: list[dict], label: str) -> str:
+    """Say why a row has no seed with a value in both: what became of its trials, or that the value is not defined."""
+    said = []
+    for name, side in zip("ab", sides, strict=True):
+        own = side["seeds"][side["seeds"]["row"] == side["places"][label]]
+        if not own["complete"].any():
+            said.append(f"{name}: {', '.join(dict.fromkeys(problem for problems in own['problems'] for problem in problems))}")
+    if said:
+        return "no result (" + "; ".join(said) + ")"
+    own = [set(side["seeds"].loc[(side["seeds"]["row"] == side["places"][label]) & side["seeds"]["complete"], "seed"]) for side in sides]
+    return "undefined" if own[0] & own[1] else "no common seed"
+
+
+def what_was_tested(lines: pd.DataFrame) -> str | None:
+    """Say where a comparison could test nothing, or images alone; None where seeds were tested.
+
+    Args:
+        lines: As `compare_results` returns it.
+    """
+    tests = lines[~lines["quantity"].isin(EXACT_COSTS) & lines["n"].gt(0)]
+    if tests.empty:
+        return "Nothing could be tested: no row has a seed with a result in both."
+    if tests["n"].max() > 1:
+        return None
+    if tests.loc[tests["verdict"] != "identical", "p"].notna().any():
+        return "One seed in common: only validation images were resampled, and what another seed would change is not covered."
+    return (
+        "Nothing could be tested: every row has one seed in common, which shows no spread, and there are no per-image sums of the same "
+        "images on both sides. What is not identical may be noise. Run both with two seeds or more."
+    )
+
+
 def _compare_counts(sides: list[dict], labels: list[str]) -> pd.DataFrame:
     lines = []
     for label in labels:
@@ -109,22 +142,18 @@ def _compare_quantity(sides: list[dict], labels: list[str], quantity: str, image
     image = np.full(len(labels), np.nan)
     if images[0] is not None and images[1] is not None:
         image = (images[1] - images[0]).var(axis=1, ddof=1)
-    one_seed = bool((n < 2).all())  # else images alone would leave out, in a row that lacks seeds, what a seed changes
-    known = (n > 0) & ~np.isnan(image if one_seed else variance)
     mean = np.array([own.mean() if len(own) else np.nan for own in differences])
-    parts = np.where(known, np.nan_to_num(np.stack([variance / np.maximum(n, 1), image])), np.nan)
     drawn = sides[0]["images"].images
-    dfs = np.stack([np.where(df > 0, df, 1.0), np.full(len(labels), np.inf if drawn is None else max(drawn - 1.0, 1.0))])
-    p = np.where(parts.sum(axis=0) == 0, np.where(mean == 0, 1.0, 0.0), joint_p(mean, parts, dfs))
-    half = joint_half_width(parts, dfs)
-    adjusted = holm(p)
+    test = two_source_test(mean, variance / np.maximum(n, 1), df, image, drawn, one_seed=bool((n < 2).all()))
+    adjusted = holm(test.p)
     lines = []
     for position, label in enumerate(labels):
         own = differences[position]
-        verdict = "not run" if not len(own) else "identical" if not own.any() else "no test" if np.isnan(p[position]) else None
+        verdict = _no_value(sides, label) if not len(own) else "identical" if not own.any() else None
+        verdict = verdict or ("no test" if np.isnan(test.p[position]) else None)
         verdict = verdict or ("moved" if adjusted[position] < 1 - LEVEL else "within noise")
         means = {side: both[position][side].mean() for side in ("a", "b")}
-        ends = {"low": mean[position] - half[position], "high": mean[position] + half[position], "p": adjusted[position]}
+        ends = {"low": mean[position] - test.half[position], "high": mean[position] + test.half[position], "p": adjusted[position]}
         lines.append({"label": label, "quantity": quantity, "n": n[position]} | means | {"difference": mean[position]} | ends)
         lines[-1]["verdict"] = verdict
     return pd.DataFrame(lines)

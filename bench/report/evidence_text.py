@@ -74,8 +74,8 @@ def fronts_markdown(fronts: pd.DataFrame, summary: pd.DataFrame, rows: pd.DataFr
         + "\n\n"
         + _table(by_axis)
         + "\nHow to read: the probability that a row is on the front once what the seeds leave open is drawn again and again; **bold**: on "
-        "it by its means; near 0.5 means that these seeds cannot tell. Costs are taken "
-        "as exact: the spread of measured times is not drawn again.\n\n"
+        "it by its means, times that are not told apart counted as equal; near 0.5 means that these seeds cannot tell. Times are drawn "
+        "again too, as far as their measurement leaves them open; counted costs are exact.\n\n"
         + _probabilities(fronts, rows)
         + "\nHow to read: companions of Δm that no single task or seed can carry; a low rank and a high change are good.\n\n"
         + _table(robust)

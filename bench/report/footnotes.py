@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from bench.busy import BUSY_RATIO, is_busy
+from bench.busy import TIMES as TIMED
 from bench.migration import migration_notes
 from bench.report.intervals import FEWEST_ROWS_TO_POOL
 from bench.report.profiles import row_time_ranges
@@ -19,7 +20,7 @@ DAMAGED_AT_MOST = 20
 """Damaged files that table and page name one by one."""
 
 ABSENT_AT_MOST = 40
-"""Trials not run yet that are named one by one."""
+"""Trials not run yet, or that did not end well, that are named one by one."""
 
 
 def planned_records(plan: Mapping, records: Sequence[Mapping]) -> list[Mapping]:
@@ -37,6 +38,8 @@ def trial_counts(plan: Mapping, records: Sequence[Mapping]) -> tuple[int, int]:
 def partial_mark(plan: Mapping, records: Sequence[Mapping]) -> str:
     """Return what a title of incomplete results must say, or an empty string where every planned trial is there and ok."""
     done, planned = trial_counts(plan, records)
+    if not done and (failed := len(planned_records(plan, records))):
+        return f" [no results: {'every trial' if failed == planned else f'each of the {failed} trials'} that ran failed, {planned} planned]"
     return "" if done == planned else f" [incomplete: {done} of {planned} trials]"
 
 
@@ -56,6 +59,7 @@ def footnotes(
     *,
     tuning: Mapping | None = None,
     damaged: Mapping[str, str] | None = None,
+    set_aside: Sequence[str] = (),
 ) -> list[str]:
     """Return the footnotes of the main table.
 
@@ -65,6 +69,7 @@ def footnotes(
         rows: As `bench.report.stats.row_frame` returns it.
         tuning: What `tuning.json` beside the plan holds, or None.
         damaged: Why, per file of the suite that could not be used.
+        set_aside: Files that a launch set aside.
     """
     own = planned_records(plan, records)
     usable = [record for record in own if record["status"] == "ok"]
@@ -74,7 +79,7 @@ def footnotes(
         *_convention_notes(usable, rows),
         *_busy_notes(plan, usable),
         *damage_notes(damaged or {}, DAMAGED_AT_MOST),
-        *migration_notes(own),
+        *schema_notes(plan, own, set_aside),
         *_missing_notes(plan, records, own, rows, damaged or {}),
         *_mixture_notes(usable),
         *plan.get("notes", []),
@@ -205,7 +210,7 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     uncovered = sorted({name for record in usable for name in record["cost"]["flops_uncovered_ops"]})
     shown = [TASKS[task] for task in TASKS if any(task in record["tasks"] for record in usable)]
     metrics = ", ".join(f"{task.title} {task.metric_title} in {task.unit}" for task in shown)
-    notes = [f"Metrics: {metrics}. Arrows point to the better side; of costs, the lowest at the digits shown is bold."]
+    notes = [f"Metrics: {metrics}. Arrows point to the better side; of counted costs, the lowest at the digits shown is bold."]
     if len(reference):
         notes.append(
             f"Δm: mean over tasks of the relative change against “{reference['label'].iloc[0]}” (its mean over seeds), in percent, "
@@ -228,9 +233,24 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
         "GFLOPs and inference: forward pass of one image; merged: with low-rank updates folded into the frozen weights where that is "
         "possible. Step: median wall-clock time of a training step."
     )
+    notes += _time_notes(rows)
     if uncovered:
         notes.append(f"FLOPs leave out: {', '.join(uncovered)}.")
     return notes
+
+
+def _time_notes(rows: pd.DataFrame) -> list[str]:
+    """Say what the intervals of times are, and when times are told apart."""
+    shown = [name for name in TIMED if rows[f"{name}_mean"].notna().any()]
+    if not any(rows[f"{name}_low"].notna().any() for name in shown):
+        return ["Times have no interval: they were measured too few times for one."] if shown else []
+    return [
+        "Times: where one measurement serves all seeds of a row (a profile, or one seed), the interval is that of the median of its single "
+        "runs by order statistics (95 %, binomial), its ends read off their recorded 5 and 95 % quantiles along normal scores; it says how "
+        "well this session measured, not what another session or device would. Two times are told apart where 95 % intervals for all "
+        "rows at once (Bonferroni) do not overlap; bold: all that are not told apart from the lowest; on Pareto fronts times that are not "
+        "told apart count as equal."
+    ]
 
 
 def _busy_notes(plan: Mapping, usable: Sequence[Mapping]) -> list[str]:
@@ -266,6 +286,28 @@ def damage_notes(damaged: Mapping[str, str], most: int | None = None) -> list[st
     return notes
 
 
+def _named(trials: Sequence[str]) -> str:
+    """List trials by name, of very many the first ones and how many more there are."""
+    more = len(trials) - ABSENT_AT_MOST
+    return ", ".join(trials[:ABSENT_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def schema_notes(plan: Mapping, own: Sequence[Mapping], set_aside: Sequence[str]) -> list[str]:
+    """Name plan and records that were written in an older schema, and files that launches would not trust and set aside.
+
+    Args:
+        plan: As `bench.record.read_plan` returns it.
+        own: Records of the plan.
+        set_aside: Names of the files, as `bench.report.loading.Results` holds them.
+    """
+    notes = migration_notes(own, ABSENT_AT_MOST)
+    if (version := plan.get("migrated_from")) is not None:
+        notes.append(f"The plan was written in schema {version}; the file stays as it is.")
+    if set_aside:
+        notes.append(f"Set aside by a launch, for they could not be trusted, and not used here ({len(set_aside)}): {_named(set_aside)}.")
+    return notes
+
+
 def _missing_notes(
     plan: Mapping, records: Sequence[Mapping], own: Sequence[Mapping], rows: pd.DataFrame, damaged: Mapping[str, str]
 ) -> list[str]:
@@ -276,11 +318,19 @@ def _missing_notes(
     absent = [run_id for run_id in absent if f"records/{run_id}.json" not in damaged]
     failed = [record for record in own if record["status"] != "ok"]
     if failed:
-        notes.append("Trials that did not end well: " + "; ".join(f"{record['run_id']} ({record['status']})" for record in failed) + ".")
+        named = _named([f"{record['run_id']} ({record['status']})" for record in failed])
+        notes.append(f"Trials that did not end well ({len(failed)}): {named}.")
+    nan = [
+        f"{record['run_id']} ({task} {TASKS[task].metric})"
+        for record in own
+        if record["status"] == "ok"
+        for task in record["tasks"]
+        if record["metrics"][task][TASKS[task].metric] is None
+    ]
+    if nan:
+        notes.append(f"Trials whose headline metric is NaN, so that their seed does not count ({len(nan)}): {_named(nan)}.")
     if absent:
-        more = len(absent) - ABSENT_AT_MOST
-        named = ", ".join(absent[:ABSENT_AT_MOST]) + (f" and {more} more" if more > 0 else "")
-        notes.append(f"Trials not run yet ({len(absent)}): {named}.")
+        notes.append(f"Trials not run yet ({len(absent)}): {_named(absent)}.")
     if (rows["seeds_complete"] < rows["seeds_planned"]).any():
         notes.append("A seed counts only where every task of its row has a result; the column Seeds says where that fails.")
     for suffix, what in (("", "Δm"), (HELD_OUT, "Δm of the epoch best on the held-out split")):

@@ -8,6 +8,9 @@ from bench.report.footnotes import MINUS
 from bench.report.tables import DAGGER, DASH, LEFT, MainTable, printed_parts
 
 ROWS_A_PAGE = 45
+FLOATS_AT_ONCE = 12
+"""After so many floats a page ends, so that they are printed: TeX refuses to hold more than eighteen back."""
+
 CHARACTERS_A_LINE = 145
 """How many characters of 7 pt the width of a two-column paper holds, gaps between columns counted as two."""
 CONVENTION = "Trainable:"
@@ -20,9 +23,10 @@ _LATEX = {
 
 
 def to_latex(table: MainTable, *, label: str) -> str:
-    """Return `table*` floats, or `longtable`s where the rows would not fit on a page; needs the packages named in its first line.
+    """Return `table*` floats, which one- and two-column documents know; needs the packages named in its first line.
 
-    What would be too wide to be read stands in several blocks, one under the other, results before costs, each with the first column.
+    What would be too wide to be read stands in several blocks, one under the other, results before costs, each with the first column;
+    more rows than a page holds stand in several floats, each with the heads.
 
     Args:
         table: The table.
@@ -31,10 +35,9 @@ def to_latex(table: MainTable, *, label: str) -> str:
     convention = [note for note in table.footnotes if note.startswith(CONVENTION)]
     caption = rf"\caption{{{_escape('. '.join([table.title, *convention]))}}}"
     notes = [_escape(note) + r"\par" for note in table.footnotes if note not in convention]
-    blocks = [_tabular(table, places) for places in _blocks(table)]
-    rows = len(table.cells)
-    parts = _long(blocks, caption, label, notes) if rows > ROWS_A_PAGE else _floats(blocks, caption, label, notes, rows=rows)
-    return _symbols("\n".join(parts)) + "\n"
+    starts = range(0, max(len(table.cells), 1), ROWS_A_PAGE)
+    pages = [[_tabular(table, places, slice(start, start + ROWS_A_PAGE)) for start in starts] for places in _blocks(table)]
+    return _symbols("\n".join(_floats(pages, caption, label, notes, rows=len(table.cells)))) + "\n"
 
 
 def _blocks(table: MainTable) -> list[list[int]]:
@@ -53,9 +56,9 @@ def _blocks(table: MainTable) -> list[list[int]]:
     return blocks
 
 
-def _tabular(table: MainTable, places: list[int]) -> list[str]:
-    """Return the lines of a tabular of some columns."""
-    cells, bold = table.cells.iloc[:, places], table.bold.iloc[:, places]
+def _tabular(table: MainTable, places: list[int], rows: slice) -> list[str]:
+    """Return the lines of a tabular of some columns and rows."""
+    cells, bold, groups = table.cells.iloc[rows, places], table.bold.iloc[rows, places], table.groups[rows]
     styler = cells.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
     styler = styler.apply(lambda _: np.where(bold, "textbf: --rwrap;", ""), axis=None)
     recalled = cells.map(lambda text: text.endswith(DAGGER)).to_numpy()
@@ -63,18 +66,28 @@ def _tabular(table: MainTable, places: list[int]) -> list[str]:
     align = "".join("l" if head in LEFT else "r" for head in cells.columns)
     lines = styler.to_latex(hrules=True, column_format=align).splitlines()
     first = lines.index(r"\midrule") + 1
-    for position in reversed(range(1, len(table.groups))):
-        if table.groups[position] != table.groups[position - 1]:
+    for position in reversed(range(1, len(groups))):
+        if groups[position] != groups[position - 1]:
             lines.insert(first + position, r"\addlinespace")
     return lines
 
 
-def _floats(blocks: list[list[str]], caption: str, label: str, notes: list[str], *, rows: int) -> list[str]:
-    """Return one float, or one a block where all would not fit on a page; smaller only where the page is narrower than a two-column one."""
-    together = [blocks] if rows * len(blocks) <= ROWS_A_PAGE else [[block] for block in blocks]
+def _floats(pages: list[list[list[str]]], caption: str, label: str, notes: list[str], *, rows: int) -> list[str]:
+    """Return one float, or several where all would not fit on a page; smaller only where the page is narrower than a two-column one.
+
+    Args:
+        pages: Per block of columns its tabulars, one a page of rows.
+        caption, label: Of the first float; the others say that they continue it.
+        notes: Lines of the footnotes.
+        rows: How many the table has.
+    """
+    together = (
+        [[page for block in pages for page in block]] if rows * len(pages) <= ROWS_A_PAGE else [[page] for block in pages for page in block]
+    )
     parts = ["% needs \\usepackage{booktabs,graphicx,xcolor}"]
     for number, own in enumerate(together):
         again = r"\addtocounter{table}{-1}\caption{continued}"
+        parts += [r"\clearpage"] if number and number % FLOATS_AT_ONCE == 0 else []
         parts += [r"\begin{table*}", r"\centering", caption + rf"\label{{{label}}}" if number == 0 else again]
         parts += [r"\scriptsize\setlength{\tabcolsep}{3pt}"]
         for lines in own:
@@ -83,18 +96,6 @@ def _floats(blocks: list[list[str]], caption: str, label: str, notes: list[str],
         parts += [r"\end{table*}"]
     # in the running text, where they may break: a float that holds them all would be higher than a page
     return [*parts, rf"{{\par\scriptsize\sloppy\noindent Notes to Table~\ref{{{label}}}:\par", *notes, r"\par}"] if notes else parts
-
-
-def _long(blocks: list[list[str]], caption: str, label: str, notes: list[str]) -> list[str]:
-    """Return one longtable a block, whose head is repeated on every page."""
-    parts = ["% needs \\usepackage{booktabs,longtable,xcolor}", r"{\scriptsize\setlength{\tabcolsep}{3pt}"]
-    for number, lines in enumerate(blocks):
-        top, middle, bottom = (lines.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-        align = re.fullmatch(r"\\begin\{tabular\}\{(\w+)\}", lines[top - 1])[1]
-        said = caption + rf"\label{{{label}}}" if number == 0 else rf"\caption*{{Table \ref{{{label}}}, continued}}"
-        head = [rf"\begin{{longtable}}{{{align}}}", said + r"\\", *lines[top : middle + 1], r"\endhead"]
-        parts += [*head, *lines[middle + 1 : bottom], r"\bottomrule", r"\end{longtable}"]
-    return [*parts, *notes, "}"]
 
 
 def _escape(text: str) -> str:

@@ -18,12 +18,14 @@ class Results:
         records: Readable records, with the costs of their profiles.
         tuning: What a tune left beside the plan, or None.
         damaged: Why, per name of a file that cannot be used, such as `records/a.json`.
+        set_aside: Records that launches set aside, such as `records/set_aside/a.json`.
     """
 
     plan: dict
     records: list[Mapping]
     tuning: dict | None
     damaged: dict[str, str] = field(default_factory=dict)
+    set_aside: tuple[str, ...] = ()
 
     def damaged_trials(self) -> list[str]:
         """List the planned trials whose record is damaged."""
@@ -51,7 +53,9 @@ def load_results(suite_dir: Path) -> Results:
     for path in sorted((suite_dir / "records").glob("scenes-*.npz")):
         _sound(path, suite_dir, damaged)
     profiles = _readable(suite_dir, "profiles", damaged)
-    return Results(plan=plan, records=with_profiles(records, profiles), tuning=_tuning(suite_dir, damaged), damaged=damaged)
+    aside = tuple(path.relative_to(suite_dir).as_posix() for path in sorted((suite_dir / "records" / "set_aside").glob("*.json")))
+    tuning = _tuning(suite_dir, damaged)
+    return Results(plan=plan, records=with_profiles(records, profiles), tuning=tuning, damaged=damaged, set_aside=aside)
 
 
 def _readable(suite_dir: Path, folder: str, damaged: dict[str, str]) -> list[dict]:

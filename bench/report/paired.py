@@ -94,34 +94,74 @@ def compare_rows(values: np.ndarray, replicates: np.ndarray | None = None, image
     sums = np.nan_to_num(values) @ present.T  # [i, j]: sum of row i over the seeds that j has too
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = np.where(common > 0, (sums - sums.T) / common, np.nan)
-    seed_part, seed_df = _seed_variance(values, common)
-    seeds = bool((~np.isnan(seed_part[~np.eye(rows, dtype=bool)])).any())
-    image = np.full((rows, rows), np.nan) if replicates is None else _image_variance(replicates)
-    one_seed = bool((present.sum(axis=1) < 2).all())
-    known = ~np.isnan(image) if one_seed else ~np.isnan(seed_part)
-    np.fill_diagonal(known, False)
-    parts = np.nan_to_num(np.stack([seed_part, image]))
-    dfs = np.stack([np.where(seed_df > 0, seed_df, 1.0), np.full((rows, rows), np.inf if images is None else max(images - 1.0, 1.0))])
     upper = np.triu_indices(rows, 1)
-    half, p, detectable = (np.full((rows, rows), np.nan) for _ in range(3))
-    half[known] = joint_half_width(parts[:, known], dfs[:, known])
-    p[upper] = joint_p(difference[upper], parts[:, *upper], dfs[:, *upper])
-    p[upper] = np.where(parts[:, *upper].sum(axis=0) == 0, np.where(difference[upper] == 0, 1.0, 0.0), p[upper])  # no spread at all
-    p[upper] = np.where(known[upper], p[upper], np.nan)
-    adjusted = np.full((rows, rows), np.nan)
-    adjusted[upper] = holm(p[upper])
-    p.T[upper], adjusted.T[upper] = p[upper], adjusted[upper]
-    hardest = 1 - (1 - LEVEL) / max(int(known[upper].sum()), 1)
-    detectable[known] = joint_half_width(parts[:, known], dfs[:, known], hardest) + POWER_Z * np.sqrt(parts[:, known].sum(axis=0))
+    seed_variance, seed_df = (part[upper] for part in _seed_variance(values, common))
+    image = np.full(len(upper[0]), np.nan) if replicates is None else _image_variance(replicates)[upper]
+    one_seed = bool((present.sum(axis=1) < 2).all())
+    test = two_source_test(difference[upper], seed_variance, seed_df, image, images, one_seed=one_seed)
+    known = ~np.isnan(test.p)
+    hardest = 1 - (1 - LEVEL) / max(int(known.sum()), 1)
+    detectable = joint_half_width(test.parts, test.dfs, hardest) + POWER_Z * np.sqrt(test.parts.sum(axis=0))
+
+    def both_ways(pairs: np.ndarray) -> np.ndarray:
+        full = np.full((rows, rows), np.nan)
+        full[upper] = full.T[upper] = pairs
+        return full
+
+    half = both_ways(test.half)
     return Pairs(
         difference=difference,
         low=difference - half,
         high=difference + half,
-        p=p,
-        adjusted=adjusted,
-        detectable=detectable,
-        resampled=_resampled(seeds, bool((known & ~np.isnan(image))[upper].any())),
+        p=both_ways(test.p),
+        adjusted=both_ways(holm(test.p)),
+        detectable=both_ways(detectable),
+        resampled=_resampled(bool((~np.isnan(seed_variance)).any()), bool((known & ~np.isnan(image)).any())),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoSourceTest:
+    """Tests of differences whose chance comes from seeds and from images.
+
+    Attributes:
+        half: (n,) half widths of 95 % intervals, one difference at a time; NaN where there is no test.
+        p: (n,) two-sided p-values, not corrected.
+        parts: (2, n) variances of the differences by seeds and by images, 0 for a source that does not count.
+        dfs: (2, n) their degrees of freedom.
+    """
+
+    half: np.ndarray
+    p: np.ndarray
+    parts: np.ndarray
+    dfs: np.ndarray
+
+
+def two_source_test(
+    difference: np.ndarray,
+    seed_variance: np.ndarray,
+    seed_df: np.ndarray,
+    image_variance: np.ndarray,
+    images: int | None,
+    *,
+    one_seed: bool,
+) -> TwoSourceTest:
+    """Test differences against 0.
+
+    Args:
+        difference: (n,) estimates; NaN where there is none.
+        seed_variance: (n,) their variances over seeds; NaN where fewer than two seeds are in common.
+        seed_df: (n,) degrees of freedom of these.
+        image_variance: (n,) their variances over images; NaN where images are not resampled.
+        images: How many images there are; None: as many as make the images' variance known.
+        one_seed: No row has two seeds, so that images alone are to count; else they would leave out what a seed changes.
+    """
+    known = ~np.isnan(difference) & ~np.isnan(image_variance if one_seed else seed_variance)
+    parts = np.where(known, np.nan_to_num(np.stack([seed_variance, image_variance])), np.nan)
+    dfs = np.stack([np.where(seed_df > 0, seed_df, 1.0), np.full(len(difference), np.inf if images is None else max(images - 1.0, 1.0))])
+    without_spread = np.where(difference == 0, 1.0, 0.0)
+    p = np.where(parts.sum(axis=0) == 0, without_spread, joint_p(difference, parts, dfs))
+    return TwoSourceTest(half=joint_half_width(parts, dfs), p=p, parts=parts, dfs=dfs)
 
 
 def _seed_variance(values: np.ndarray, common: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.busy import TIMES
 from bench.report.intervals import LEVEL, moderated, t_quantile
+from bench.report.profiles import PROFILED
 from bench.report.seeds import EXACT_COSTS, reference_position
+from bench.report.times import TimeError
 
 DRAWS = 2000
 BOOTSTRAP_SEED = 0
@@ -62,6 +65,30 @@ def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
     return front
 
 
+def front_of_intervals(low: np.ndarray, high: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Mark the front where costs are intervals, and two that overlap are not told apart: then the higher score decides.
+
+    From the highest score down, a row joins the front unless a row that is on it already has a higher score and no cost that is surely
+    higher, or the same score and a cost that is surely lower. So no two rows of the front are there for a difference in cost that may be
+    chance. With exact costs (`low` equal to `high`) it is `pareto_front`.
+
+    Args:
+        low: (n,) lower ends of the costs; NaN means unknown.
+        high: (n,) upper ends.
+        score: (n,) scores; NaN means unknown.
+    """
+    front = np.zeros(len(score), dtype=bool)
+    known = np.flatnonzero(~(np.isnan(low) | np.isnan(high) | np.isnan(score)))
+    cheapest_above, of_score, cheapest, surest = np.inf, np.nan, np.inf, np.inf
+    for place in known[np.lexsort((low[known], high[known], -score[known]))]:
+        if score[place] != of_score:
+            cheapest_above, of_score, surest = cheapest, score[place], np.inf
+        if cheapest_above > high[place] and surest >= low[place]:
+            front[place] = True
+            cheapest, surest = min(cheapest, low[place]), min(surest, high[place])
+    return front
+
+
 def _means(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the rows' (R,) means, their moderated standard errors and degrees of freedom, borrowed by rows of one value (see `redraw`)."""
     n = np.array([len(own) for own in values])
@@ -95,29 +122,80 @@ def redraw(values: Sequence[np.ndarray], generator: np.random.Generator, draws: 
     return means + generator.standard_t(df, size=(draws, len(means))) * error
 
 
-def _settled(cost: np.ndarray) -> bool:
-    """Whether nothing is open about a row's cost: known once, or all seeds agree on it, or it has no logarithm."""
-    return len(cost) < 2 or np.ptp(cost) == 0 or np.min(cost) <= 0
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What records say of the rows' costs.
+
+    Attributes:
+        values: Per row its costs over seeds; one value where a single measurement serves all of them.
+        errors: Per row what the measurement of a single value leaves open, None where that is not known; None: single values are exact, as
+            counts are.
+    """
+
+    values: Sequence[np.ndarray]
+    errors: Sequence[TimeError | None] | None = None
+
+    @property
+    def means(self) -> np.ndarray:
+        """(R,) means over seeds, NaN for a row without any."""
+        return np.array([own.mean() if len(own) else np.nan for own in self.values], dtype=float)
 
 
-def redraw_costs(cost: Sequence[np.ndarray], generator: np.random.Generator, draws: int) -> np.ndarray:
-    """Draw true costs (D, R): `redraw` of the logarithms, for costs are positive; a cost known once, or on which all seeds agree, stays."""
-    drawn = np.tile([own[0] if len(own) and _settled(own) else np.nan for own in cost], (draws, 1)).astype(float)
-    spread = [position for position, own in enumerate(cost) if not _settled(own)]
+def log_errors(cost: Costs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows' costs as logarithms, their standard errors, and degrees of freedom, (R,) each.
+
+    Costs that differ over seeds have the moderated error of their mean logarithm, as scores have; measured once, the error of that
+    measurement, or, where it is not known, the largest one of the other rows; counts, and what all seeds agree on, none.
+    """
+    means, rows = cost.means, len(cost.values)
+    with np.errstate(divide="ignore"):
+        centre = np.log(means)
+    error, df = np.zeros(rows), np.ones(rows)
+    spread = [place for place, own in enumerate(cost.values) if len(own) > 1 and np.ptp(own) > 0 and np.min(own) > 0]
     if spread:
-        centre = np.array([np.log(cost[position]).mean() for position in spread])
-        logs = redraw([np.log(cost[position]) for position in spread], generator, draws)
-        drawn[:, spread] = np.exp(np.clip(logs, centre - FARTHEST, centre + FARTHEST))
+        centre[spread], error[spread], df[spread] = _means([np.log(cost.values[place]) for place in spread])
+    for place, own in enumerate(cost.errors or ()):
+        if own is not None and place not in spread:
+            error[place], df[place] = own.log, own.df
+    if cost.errors is not None and (error > 0).any():
+        lacking = ~np.isnan(means) & np.array([own is None for own in cost.errors]) & (error == 0)
+        error[lacking], df[lacking] = error.max(), df[error > 0].min()
+    return centre, error, df
+
+
+def joint_ends(cost: Costs, level: float = LEVEL, *, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return (R,) lower and upper ends of intervals that hold all true costs at once (Bonferroni), the mean itself of exact costs.
+
+    Args:
+        cost: The costs.
+        level: That all of them hold.
+        others: How many intervals of other quantities must hold with them.
+    """
+    centre, error, df = log_errors(cost)
+    spread = error > 0
+    half = np.minimum(t_quantile(df, 1 - (1 - level) / max(int(spread.sum()) + others, 1)) * error, FARTHEST)
+    low, high = np.exp(centre - half), np.exp(centre + half)
+    means = cost.means
+    return np.where(spread, np.fmin(low, means), means), np.where(spread, np.fmax(high, means), means)
+
+
+def redraw_costs(cost: Costs, generator: np.random.Generator, draws: int) -> np.ndarray:
+    """Draw true costs (D, R): Student's t of the logarithms, for costs are positive; exact ones stay."""
+    centre, error, df = log_errors(cost)
+    drawn, spread = np.tile(cost.means, (draws, 1)), error > 0
+    if spread.any():
+        away = generator.standard_t(df[spread], size=(draws, int(spread.sum()))) * error[spread]
+        drawn[:, spread] = np.exp(centre[spread] + np.clip(away, -FARTHEST, FARTHEST))
     return drawn
 
 
-def front_probability(cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *, draws: int = DRAWS) -> np.ndarray:
-    """Return how probable each row is to be on the front, given the seeds: how often it is when true means are drawn (`redraw`).
+def front_probability(cost: Costs, score: Sequence[np.ndarray], *, draws: int = DRAWS) -> np.ndarray:
+    """Return how probable each row is to be on the front, given seeds and measurements: how often it is when true means are drawn.
 
-    Rows are drawn independently of each other.
+    Rows are drawn independently of each other (`redraw`, `redraw_costs`).
 
     Args:
-        cost: Per row its costs over seeds (one value where all seeds agree).
+        cost: The rows' costs.
         score: Per row its scores over seeds.
         draws: How often.
 
@@ -126,7 +204,7 @@ def front_probability(cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *
     """
     generator = np.random.default_rng(BOOTSTRAP_SEED)
     costs, scores = redraw_costs(cost, generator, draws), redraw(score, generator, draws)
-    share = np.mean([pareto_front(c, s) for c, s in zip(costs, scores, strict=True)], axis=0) if len(cost) else np.empty(0)
+    share = np.mean([pareto_front(c, s) for c, s in zip(costs, scores, strict=True)], axis=0) if len(score) else np.empty(0)
     unknown = np.isnan(costs[0]) | np.array([len(own) < 2 for own in score], dtype=bool)
     return np.where(unknown, np.nan, share)
 
@@ -149,7 +227,7 @@ def hypervolume(cost: Sequence[float], score: Sequence[float], *, reference: tup
 
 
 def hypervolume_interval(
-    cost: Sequence[np.ndarray], score: Sequence[np.ndarray], *, reference: tuple[float, float], level: float = LEVEL
+    cost: Costs, score: Sequence[np.ndarray], *, reference: tuple[float, float], level: float = LEVEL
 ) -> tuple[float, float]:
     """Return an interval that holds the hypervolume of the true means with at least `level`, NaN where every score has one seed.
 
@@ -159,23 +237,18 @@ def hypervolume_interval(
     enclose the true one, whatever the rows are. That is sure and wide.
 
     Args:
-        cost: Per row its costs over seeds.
+        cost: The rows' costs.
         score: Per row its scores over seeds; one value borrows its spread, as in `redraw`.
         reference: As `hypervolume` takes it; it may be chosen from the same numbers.
         level: Coverage.
     """
     if all(len(own) < 2 for own in score):
         return np.nan, np.nan
-    spread = [position for position, own in enumerate(cost) if not _settled(own)]
-    each = 1 - (1 - level) / (sum(len(own) > 0 for own in score) + len(spread))
+    scored = sum(len(own) > 0 for own in score)
+    spread = int((log_errors(cost)[1] > 0).sum())
     means, error, df = _means(score)
-    half = t_quantile(df, each) * error
-    cheap = np.array([own.mean() if len(own) else np.nan for own in cost])
-    dear = cheap.copy()
-    if spread:
-        logs, error, df = _means([np.log(cost[position]) for position in spread])
-        factor = np.exp(np.minimum(t_quantile(df, each) * error, FARTHEST))
-        cheap[spread], dear[spread] = np.minimum(cheap[spread], np.exp(logs) / factor), np.maximum(dear[spread], np.exp(logs) * factor)
+    half = t_quantile(df, 1 - (1 - level) / (scored + spread)) * error
+    cheap, dear = joint_ends(cost, level, others=scored)
     return hypervolume(dear, means - half, reference=reference), hypervolume(cheap, means + half, reference=reference)
 
 
@@ -203,6 +276,27 @@ def seed_values(seeds: pd.DataFrame, quantity: str, rows: int) -> list[np.ndarra
     return [own[:1] for own in found] if quantity in EXACT_COSTS else found
 
 
+def seed_costs(seeds: pd.DataFrame, quantity: str, rows: int) -> Costs:
+    """Return what the records say of a cost of each row of the plan: of times with what their measurement leaves open.
+
+    Where all models of a row have their times from a profile, or all seeds the very same one, that is one measurement and not one a seed.
+    """
+    values = seed_values(seeds, quantity, rows)
+    if quantity not in TIMES:
+        return Costs(values=values)
+    known = seeds[seeds["complete"] & seeds[quantity].notna()].drop_duplicates("row").set_index("row")
+    once = set(known.index[known["profiled"].astype(bool)]) if quantity in PROFILED else set()
+    once |= {place for place, own in enumerate(values) if len(own) and np.ptp(own) == 0}
+    errors = [known[f"{quantity}_error"].get(place) if place in once else None for place in range(rows)]
+    return Costs(values=[own[:1] if place in once else own for place, own in enumerate(values)], errors=errors)
+
+
+def separable_ends(seeds: pd.DataFrame, quantity: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return between which ends a cost of each row of the plan lies: times by `joint_ends`, what is counted at its mean."""
+    cost = seed_costs(seeds, quantity, rows)
+    return joint_ends(cost) if quantity in TIMES else (cost.means, cost.means)
+
+
 def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Return the front of delta_m over one axis.
 
@@ -213,12 +307,12 @@ def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
 
     Returns:
         One line a row of the plan that has both, in its order: label, cost (divided by the axis' scale), delta_m, n, on_front (by the
-        means), front_probability, knee.
+        means, costs that are not told apart counted as equal), front_probability, knee.
     """
     rows, chosen = len(plan["rows"]), AXES[axis]
-    cost, score = seed_values(seeds, chosen.cost, rows), seed_values(seeds, "delta_m", rows)
+    cost, score = seed_costs(seeds, chosen.cost, rows), seed_values(seeds, "delta_m", rows)
     reference = reference_position(plan)
-    means = [np.array([own.mean() if len(own) else np.nan for own in values]) for values in (cost, score)]
+    means = [cost.means, np.array([own.mean() if len(own) else np.nan for own in score])]
     if reference is not None and not np.isnan(means[1][reference]):
         means[1][reference] = 0.0  # its mean is 0 by definition, not up to rounding
     bend = knee(*means)
@@ -228,7 +322,7 @@ def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
             "cost": means[0] / chosen.scale,
             "delta_m": means[1],
             "n": [len(own) for own in score],
-            "on_front": pareto_front(*means),
+            "on_front": front_of_intervals(*separable_ends(seeds, chosen.cost, rows), means[1]),
             "front_probability": front_probability(cost, score),
             "knee": [position == bend for position in range(rows)],
         }
@@ -249,8 +343,9 @@ def front_summary(plan: Mapping, seeds: pd.DataFrame) -> pd.DataFrame:
         if front.empty:
             continue
         corner = (float(front["cost"].max()), float(front["delta_m"].min()))
-        cost = [own / axis.scale for own in seed_values(seeds, axis.cost, rows)]
-        low, high = hypervolume_interval(cost, seed_values(seeds, "delta_m", rows), reference=corner)
+        cost = seed_costs(seeds, axis.cost, rows)
+        scaled = Costs(values=[own / axis.scale for own in cost.values], errors=cost.errors)
+        low, high = hypervolume_interval(scaled, seed_values(seeds, "delta_m", rows), reference=corner)
         lines.append(
             {
                 "axis": name,

@@ -4,12 +4,15 @@ delta_m is the multi-task score of Vandenhende et al. (arXiv 2004.13379), as MTL
 relative change of the headline metric against single-task full fine-tuning, in percent, with the sign turned where lower is better.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from bench.busy import TIMES
 from bench.record import RecordError
+from bench.report.times import error_of_sum, time_error
 from bench.tasks import TASKS
 
 EXACT_COSTS = ("trainable_params", "trainable_params_without_decoders")
@@ -52,7 +55,7 @@ def delta_m(values: Mapping[str, float], reference: Mapping[str, float]) -> floa
     return 100 * sum(changes) / len(changes)
 
 
-def seed_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
+def seed_frame(plan: Mapping, records: Sequence[Mapping], damaged: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Join plan rows and records: one line a table row and seed.
 
     A seed counts only when every task of its row has an "ok" record with a headline metric; else its line holds no numbers, and `problems`
@@ -61,6 +64,7 @@ def seed_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
     Args:
         plan: As `bench.record.read_plan` returns it.
         records: As `bench.record.load_records` returns them; those that no row names are left out.
+        damaged: Why, per file of the suite that could not be used (`bench.report.loading`): its trial was run.
 
     Returns:
         Columns row (position in the plan), seed, complete (bool), problems (list of str), `<task>_<metric>` (percent or
@@ -82,18 +86,30 @@ def seed_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
                 )
         for seed in row["seeds"]:
             models = [record for record in found if record["seed"] == seed]
-            lines.append({"row": position, "seed": seed} | _seed_line(row, models))
+            lines.append({"row": position, "seed": seed} | _seed_line(row, models, _lost(row, seed, damaged or {})))
     return pd.DataFrame(lines)
 
 
-def _seed_line(row: Mapping, models: Sequence[Mapping]) -> dict:
+def _lost(row: Mapping, seed: int, damaged: Mapping[str, str]) -> dict[str, str]:
+    """Return, per task, what is wrong with the damaged record of a row's trial of a seed; a run id names tasks (or "all") and seed."""
+    found = {}
+    for run_id in row["run_ids"]:
+        why = damaged.get(f"records/{run_id}.json")
+        if why is not None and re.search(rf"-s{seed}(-|$)", run_id):
+            own = [task for task in row["tasks"] if f"-{task}-s" in run_id] if row["kind"] == "single_task" else row["tasks"]
+            no_number = re.search(r"(-?\w+) is no JSON", why)  # NaN or Infinity, which `bench.record` refuses
+            found |= dict.fromkeys(own, f"{no_number[1]} in its record" if no_number else "damaged record")
+    return found
+
+
+def _seed_line(row: Mapping, models: Sequence[Mapping], lost: Mapping[str, str]) -> dict:
     """Return metrics and costs of one row and seed, or what is missing of them."""
     metrics: dict[str, float] = {}
     failed = [model for model in models if model["status"] != "ok"]
     problems = [_about(model["tasks"], row, model["status"]) for model in failed]
     covered = {task for model in models for task in model["tasks"]}
-    absent = [task for task in row["tasks"] if task not in covered]
-    problems += [_about(absent, row, "not run")] if absent else []
+    absent = [(task, lost.get(task, "not run")) for task in row["tasks"] if task not in covered]
+    problems += [_about([task for task, said in absent if said == what], row, what) for what in dict.fromkeys(said for _, said in absent)]
     usable = [model for model in models if model["status"] == "ok"]
     for model in usable:
         for task in model["tasks"]:
@@ -102,7 +118,7 @@ def _seed_line(row: Mapping, models: Sequence[Mapping]) -> dict:
                     f"row {row['label']!r} names two records of {task} with seed {model['seed']}; one is the most. Correct the plan."
                 )
             metrics[task] = model["metrics"][task][TASKS[task].metric]
-    problems += [f"{task} without {TASKS[task].metric}" for task, value in metrics.items() if value is None]
+    problems += [f"{task} {TASKS[task].metric} NaN" for task, value in metrics.items() if value is None]
     if problems:
         return {"complete": False, "problems": problems}
     line = {metric_column(task): metrics[task] for task in row["tasks"]} | _costs(usable) | _held_out(usable, row["tasks"])
@@ -123,8 +139,11 @@ def _about(tasks: Sequence[str], row: Mapping, what: str) -> str:
     return what if set(tasks) == set(row["tasks"]) else f"{', '.join(tasks)} {what}"
 
 
-def _costs(models: Sequence[Mapping]) -> dict[str, float | bool | None]:
-    """Join the costs of the models that one row and seed consists of; a run of too few steps has no step time."""
+def _costs(models: Sequence[Mapping]) -> dict[str, object]:
+    """Join the costs of the models that one row and seed consists of; a run of too few steps has no step time.
+
+    With each time goes, as `<time>_error`, what its measurement leaves open (`bench.report.times.TimeError`, or None).
+    """
     steps = [model["cost"]["step_seconds"]["median"] for model in models]
     return {
         "profiled": all("profile" in model["cost"] for model in models),
@@ -138,7 +157,14 @@ def _costs(models: Sequence[Mapping]) -> dict[str, float | bool | None]:
         "step_memory_bytes": max(model["cost"]["step_memory_bytes"]["total"] for model in models),
         "step_seconds": None if None in steps else sum(steps),
         "train_seconds": sum(model["timing"]["train_seconds"] for model in models),
-    }
+    } | {f"{name}_error": _time_error([model["cost"][name] for model in models]) for name in TIMES}
+
+
+def _time_error(measured: Sequence[Mapping]) -> object:
+    """Return what the measured times of the models of a row and seed leave open about their sum."""
+    if any(time["median"] is None for time in measured):
+        return None
+    return error_of_sum([time["median"] for time in measured], [time_error(time) for time in measured])
 
 
 def plan_tasks(plan: Mapping) -> list[str]:
@@ -156,15 +182,15 @@ def reference_position(plan: Mapping) -> int | None:
     return next(iter(single or matches), None)
 
 
-def scored_seed_frame(plan: Mapping, records: Sequence[Mapping]) -> pd.DataFrame:
+def scored_seed_frame(plan: Mapping, records: Sequence[Mapping], damaged: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return `seed_frame` with every metric and cost as a column and delta_m of every line against the reference's means over seeds.
 
     Where records hold them, the metrics at the epoch that was best on a split held out from training stand in columns
     `<quantity>_held_out` (measured on the validation split), delta_m among them, against the reference's own numbers so chosen.
     """
-    seeds = seed_frame(plan, records)
+    seeds = seed_frame(plan, records, damaged)
     quantities = [metric_column(task) for task in plan_tasks(plan)]
-    wanted = (*quantities, *EXACT_COSTS, *MEASURED_COSTS)
+    wanted = (*quantities, *EXACT_COSTS, *MEASURED_COSTS, "profiled", *(f"{name}_error" for name in TIMES))
     seeds = seeds.reindex(columns=[*seeds.columns, *(name for name in wanted if name not in seeds)])
     reference = reference_means(plan, seeds)
     seeds["delta_m"] = delta_m_column(seeds, reference)

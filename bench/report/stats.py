@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.busy import TIMES
 from bench.record import RecordError
 from bench.report.family import families
-from bench.report.intervals import bounded_interval, delta_m_interval, positive_interval
+from bench.report.intervals import LEVEL, bounded_interval, delta_m_interval, positive_interval
 from bench.report.paired import (
     Pairs,
     Replicates,
@@ -19,7 +20,7 @@ from bench.report.paired import (
     tied_with_best,
     typical_detectable,
 )
-from bench.report.pareto import pareto_front
+from bench.report.pareto import joint_ends, pareto_front, seed_costs
 from bench.report.profiles import PROFILED
 from bench.report.seeds import (
     EXACT_COSTS,
@@ -49,7 +50,12 @@ METRIC_RANGES = {metric_column(name): RANGES[task.unit] for name, task in TASKS.
 
 
 def row_frame(
-    plan: Mapping, records: Sequence[Mapping], records_dir: Path | None = None, *, published: Callable | None = None
+    plan: Mapping,
+    records: Sequence[Mapping],
+    records_dir: Path | None = None,
+    *,
+    published: Callable | None = None,
+    damaged: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Summarise each plan row over its complete seeds: the machine-readable table.
 
@@ -59,23 +65,26 @@ def row_frame(
         records_dir: Where the records' per-image sums lie, for paired tests over images too; None: tests over seeds alone.
         published: `bench.report.published.against_published_reference` where published references are comparable, for columns
             `delta_m_published_reference_...`.
+        damaged: Why, per file of the suite that could not be used, to say so of seeds that do not count.
 
     Returns:
         One line a plan row, families kept together in the order of the plan. Columns label, method, title, kind, family, dial, dial_value,
         is_reference, seeds_planned, seeds_complete, missing (what keeps seeds from counting, or empty); for every headline metric, delta_m
         and measured cost `<quantity>_mean`, `_std` (sample, n - 1; missing for one seed), `_n`, `_low` and `_high` (95 % interval; of
         delta_m with the reference's spread in it, and missing for the reference itself, which is 0 by definition; of others
-        missing where all seeds agree exactly); for metrics and delta_m
+        missing where all seeds agree exactly; a time that was measured once for all seeds has that of its measurement,
+        `bench.report.times`), for times `_joint_low` and `_joint_high` too (95 % for all rows at once); for metrics and delta_m
         `<quantity>_tied_best` (best, or not told apart from the best), `<quantity>_resampled`, and `<quantity>_detectable` (the difference
         that the tests of the column find with 80 % probability, median over its pairs); rank_low, rank_high by delta_m;
-        delta_m_against_reference (what the test against the reference finds);
+        delta_m_against_reference (what the test against the reference finds); `<quantity>_apart_from_single` (whether the test tells a
+        multi-task row apart from its single-task counterpart, see `single_task_counterparts`; missing without a test);
         mean_rank (over tasks and seeds) and iqm_change (interquartile mean over tasks and seeds of the relative change against the
         reference, percent); one column for each count. `<quantity>_held_out_...` where every model of a row has them.
 
     Raises:
         ValueError: Where seeds of a row disagree on a parameter count.
     """
-    seeds = scored_seed_frame(plan, records)
+    seeds = scored_seed_frame(plan, records, damaged)
     shown = [metric_column(task) for task in plan_tasks(plan)] + ["delta_m"]
     if published is not None:
         seeds["delta_m_published_reference"] = published(seeds)
@@ -96,6 +105,7 @@ def row_frame(
         lines.append(line)
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
     compared = _comparisons(plan, records, seeds, frame, records_dir) | _robust(plan, seeds)
+    compared |= _time_ends(seeds, frame)
     frame = pd.concat([frame, pd.DataFrame(compared, index=frame.index)], axis=1)  # at once: with held-out columns there are hundreds
     order = {family: position for position, family in reversed(list(enumerate(frame["family"])))}
     return frame.sort_values("family", key=lambda families: families.map(order), kind="stable", ignore_index=True)
@@ -125,6 +135,18 @@ def _summary_of(name: str, values: np.ndarray) -> dict[str, float | int]:
     mean = values.mean() if len(values) else np.nan
     std = values.std(ddof=1) if len(values) > 1 else np.nan
     return {f"{name}_mean": mean, f"{name}_std": std, f"{name}_n": len(values), f"{name}_low": low, f"{name}_high": high}
+
+
+def _time_ends(seeds: pd.DataFrame, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the ends of the times' simultaneous intervals; times measured once get their own ends in the frame, in place."""
+    found = {}
+    for name in TIMES:
+        cost = seed_costs(seeds, name, len(frame))
+        for place, error in enumerate(cost.errors):
+            if error is not None:
+                frame.loc[place, [f"{name}_low", f"{name}_high"]] = error.ends(cost.values[place][0])
+        found[f"{name}_joint_low"], found[f"{name}_joint_high"] = joint_ends(cost)
+    return found
 
 
 def _delta_m_ends(plan: Mapping, seeds: pd.DataFrame, position: int, suffix: str) -> dict[str, float]:
@@ -173,16 +195,32 @@ def _comparisons(
     """Return tied-best marks of the metrics and delta_m, and the ranks by delta_m."""
     directions = {metric_column(task): TASKS[task].higher_is_better for task in plan_tasks(plan)} | {"delta_m": True}
     found: dict[str, object] = {}
+    counterparts = single_task_counterparts(plan)
     for name, pairs in column_pairs(plan, records, seeds, records_dir).items():
         means, higher = frame[f"{name}_mean"].to_numpy(dtype=float), directions[name]
         found[f"{name}_tied_best"] = tied_with_best(pairs, means, higher_is_better=higher)
         found[f"{name}_resampled"] = pairs.resampled
         found[f"{name}_detectable"] = typical_detectable(pairs)
+        found[f"{name}_apart_from_single"] = _told_apart(pairs, counterparts)
         if name == "delta_m":
             low, high = rank_intervals(pairs, means, higher_is_better=True)
             found |= {"rank_low": pd.array(low, dtype="Int64"), "rank_high": pd.array(high, dtype="Int64")}
             found["delta_m_against_reference"] = _against(pairs, reference_position(plan))
     return found
+
+
+def single_task_counterparts(plan: Mapping) -> list[int | None]:
+    """Return, per multi-task row of the plan, the row that trains one model a task: of its own configuration, else the reference."""
+    rows, reference = plan["rows"], reference_position(plan)
+    singles = {row["cell_id"]: position for position, row in enumerate(rows) if row["kind"] == "single_task"}
+    fallback = reference if reference in singles.values() else None
+    return [singles.get(row["cell_id"], fallback) if row["kind"] == "multi_task" else None for row in rows]
+
+
+def _told_apart(pairs: Pairs, others: Sequence[int | None]) -> np.ndarray:
+    """Say of each row whether the corrected test tells it apart from another one; None without a test."""
+    adjusted = [np.nan if other is None else pairs.adjusted[position, other] for position, other in enumerate(others)]
+    return np.array([None if np.isnan(p) else bool(p < 1 - LEVEL) for p in adjusted], dtype=object)
 
 
 def _against(pairs: Pairs, reference: int | None) -> np.ndarray:

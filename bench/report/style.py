@@ -214,6 +214,12 @@ def draw_intervals(axes: Axes, intervals: Iterable[tuple[float, float, float, Ma
     return arrows
 
 
+def interval_note(n: Iterable[float]) -> str:
+    """Say what intervals over seeds are, such as "95 % t interval of the mean, n = 3 seeds"; that there are none where n is below two."""
+    n = list(n)
+    return f"95 % t interval of the mean, n = {seeds_note(n)}" if any(value >= 2 for value in n) else "no intervals: one seed a row"
+
+
 def seeds_note(n: Iterable[float]) -> str:
     """Say over how many seeds intervals are, such as "2 seeds" or "1 to 3 seeds"."""
     known = sorted({int(value) for value in n if value >= 2})  # one seed gives no interval

@@ -30,7 +30,8 @@ class Column:
         head: Column head with unit and arrow.
         mean: Column of the row frame that holds the number.
         spread: Quantity whose `_low` and `_high` columns hold its interval, or None where seeds cannot differ.
-        tied: Column of the row frame that marks the best and what is not told apart from it; None: the best at the digits shown.
+        tied: Column of the row frame that marks the best and what is not told apart from it; None: the best at the digits shown, of times
+            all whose simultaneous interval reaches the best one's.
         scale: What the number is divided by.
         decimals: Digits after the point; None: as many as the smallest number needs for three significant ones, at most three.
         higher_is_better: Direction.
@@ -170,6 +171,9 @@ def _format(rows: pd.DataFrame, column: Column) -> tuple[list[str], np.ndarray]:
         best = rows[column.tied].to_numpy(dtype=bool)
         return texts, best & (not best[known].all())
     best = rounded == (np.nanmax(rounded) if column.higher_is_better else np.nanmin(rounded))
+    if f"{column.spread}_joint_low" in rows:
+        low, high = (rows[f"{column.spread}_joint_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
+        best = low <= np.nanmin(high)
     return texts, best & (best.sum() <= len(best) / 2)
 
 

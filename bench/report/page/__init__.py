@@ -19,7 +19,8 @@ from bench.report.family import with_titles
 from bench.report.page.assets import PAGE_LIMIT_BYTES, data_uri, downloads, packed, pictures, plotly_packed, small_png
 from bench.report.page.facts import facts
 from bench.report.page.payload import payload
-from bench.report.plots import CAPTIONS, Drawn
+from bench.report.plots import Drawn, caption
+from bench.report.style import interval_note
 from bench.report.summary import paragraphs
 from bench.report.tables import MainTable, printed_parts
 
@@ -59,7 +60,7 @@ def make_page(
     rows = with_titles(rows)
     data = payload(plan, records, rows, damaged or {}) | {"panels": pictures(drawn.panels, list(rows["label"]))}
     images = [
-        {"name": name, "caption": CAPTIONS[name], "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}
+        {"name": name, "caption": caption(name, rows), "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}
         for name in drawn.names
         if not (name.startswith("panels_") and data["panels"])
     ]
@@ -78,6 +79,7 @@ def make_page(
         figures=images,
         not_drawn=drawn.not_drawn,
         has_panels=data["panels"] is not None,
+        intervals=interval_note(rows["seeds_complete"]),
         css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)),
         plotly=plotly_packed(),

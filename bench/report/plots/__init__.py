@@ -23,7 +23,7 @@ from bench.report.plots.tasks import change_numbers, draw_interference, draw_tas
 from bench.report.plots.training_curves import draw_training_curves, loss_numbers
 from bench.report.seeds import why_no_delta_m
 from bench.report.stats import plan_tasks, reference_position
-from bench.report.style import family_styles, render
+from bench.report.style import family_styles, interval_note, render
 from bench.tasks import TASKS
 
 GRID = ("stored", "step", "flops", "merged_inference")
@@ -41,6 +41,9 @@ CAPTIONS = {
     "sensitivity": "What tuning tried: held-out score over each tuned dial",
 } | {f"panels_{task}": f"Predictions and errors on fixed validation images: {TASKS[task].title}" for task in TASKS}
 """Every figure that a report may hold, in order -> caption."""
+
+SHOW_INTERVALS = ("pareto_params", "pareto_memory", "pareto_costs", "rank_curves", "task_bars")
+"""Figures that show intervals over seeds."""
 
 SUFFIXES = ("png", "pdf", "csv")
 
@@ -72,6 +75,19 @@ class Drawn:
 def figure_files() -> list[str]:
     """List the file names that figures can have."""
     return [f"{name}.{suffix}" for name in CAPTIONS for suffix in SUFFIXES]
+
+
+def caption(name: str, rows: pd.DataFrame) -> str:
+    """Return what stands below a figure: its title, and what its intervals are of.
+
+    Args:
+        name: A key of `CAPTIONS`.
+        rows: As `bench.report.stats.row_frame` returns it.
+    """
+    times = " (of times measured once for all seeds: 95 % interval of the median of the single runs)" if name == "pareto_costs" else ""
+    more = {shown: f"{interval_note(rows['seeds_complete'])}, for these validation images{times}" for shown in SHOW_INTERVALS}
+    more["interference"] = "which differences are told apart the table's tests say, paired and Holm-corrected"
+    return ". ".join([CAPTIONS[name], *([more[name][0].upper() + more[name][1:]] if name in more else [])]) + "."
 
 
 def make_figures(

@@ -26,6 +26,9 @@ _CROSSED_WEIGHT = 60.0
 _OVERDRAWN_WEIGHT = 1.5
 """Of two points of a leader that lie on something drawn: one that crosses a line has about two, one along an error bar all of its own."""
 
+_FAR_WEIGHT = 0.005
+"""Of the square of a label's further distance in points: rather over one thin interval than where it takes a search to find its point."""
+
 _LEFT_OUT_FROM = 400.0
 _ROUNDS, _PAIRED_PLACES = 4, 32
 """How often every label may move again, and the best places of each of two labels that move together."""
@@ -102,8 +105,12 @@ def _places(point: np.ndarray, half: np.ndarray, drawn: tuple[np.ndarray, np.nda
     boxes = boxes + 0.6 * scale * np.array([-1, -1, 1, 1])  # so that two labels are 1.2 points apart
     pixels, weights = drawn
     costs = np.array([weights[((pixels > box[:2]) & (pixels < box[2:])).all(axis=1)].sum() for box in boxes])
+    further = radii - _RADII_POINTS[0]
     costs += (
-        _OUTSIDE_WEIGHT * outside + 0.25 * (radii - _RADII_POINTS[0]) + 0.02 * np.tile(np.arange(len(_ANGLES_DEGREES)), len(_RADII_POINTS))
+        _OUTSIDE_WEIGHT * outside
+        + 0.25 * further
+        + _FAR_WEIGHT * further**2
+        + 0.02 * np.tile(np.arange(len(_ANGLES_DEGREES)), len(_RADII_POINTS))
     )
     return _Places(offsets, boxes, leaders, costs + _OVERDRAWN_WEIGHT * _overdrawn(leaders, point, pixels, scale))
 

@@ -10,9 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.busy import TIMES
+from bench.report.pareto import front_of_intervals
 from bench.report.plots.labels import place_labels
-from bench.report.stats import pareto_front
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, draw_intervals, keep_in_view, leave_margin, log_axis, new_figure, seeds_note
+from bench.report.style import (
+    STYLE,
+    TEXT_WIDTH_INCHES,
+    draw_intervals,
+    interval_note,
+    keep_in_view,
+    leave_margin,
+    legend_columns,
+    log_axis,
+    new_figure,
+)
 
 MIB = 2**20
 LABELS_AT_MOST = 48
@@ -63,8 +74,8 @@ def pareto_numbers(rows: pd.DataFrame, *, cost: str, scale: float) -> pd.DataFra
         scale: What the cost is divided by.
 
     Returns:
-        Columns label, family, dial, dial_value, cost, cost_low, cost_high, delta_m, delta_m_std, delta_m_low, delta_m_high, n, on_front;
-        rows without delta_m or without a positive cost are left out.
+        Columns label, family, dial, dial_value, cost, cost_low, cost_high, delta_m, delta_m_std, delta_m_low, delta_m_high, n, on_front
+        (by the means, times that are not told apart counted as equal); rows without delta_m or without a positive cost are left out.
     """
     exact = cost in rows
     numbers = rows[["label", "family", "dial", "dial_value"]].copy()
@@ -74,9 +85,11 @@ def pareto_numbers(rows: pd.DataFrame, *, cost: str, scale: float) -> pd.DataFra
     numbers["delta_m"], numbers["n"] = rows["delta_m_mean"], rows["delta_m_n"]
     for part in ("std", "low", "high"):
         numbers[f"delta_m_{part}"] = rows[f"delta_m_{part}"]
-    numbers = numbers[(numbers["cost"] > 0) & numbers["delta_m"].notna()].reset_index(drop=True)
-    numbers["on_front"] = pareto_front(numbers["cost"], numbers["delta_m"])
-    return numbers
+    joint = [rows.get(f"{cost}_joint_{end}") for end in ("low", "high")]
+    ends = [numbers["cost"] if end is None else end / scale for end in joint]
+    known = (numbers["cost"] > 0) & numbers["delta_m"].notna()
+    numbers["on_front"] = front_of_intervals(*(end.where(known).to_numpy(dtype=float) for end in ends), numbers["delta_m"].to_numpy())
+    return numbers[known].reset_index(drop=True)
 
 
 def draw_pareto(
@@ -105,7 +118,8 @@ def draw_pareto(
         _draw_points(axes, numbers, styles, cost_title, published)
         arrows = _draw_intervals([(axes, numbers)], styles)
         handles = [_front_handle(), *_reading_aids(numbers, reference_label, published, arrows=arrows)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), frameon=False, columnspacing=1.2)
+        columns = legend_columns([str(handle.get_label()) for handle in handles], most=3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.2)
         _label_points(figure, [(axes, numbers)], styles, published)
     return figure
 
@@ -131,8 +145,11 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
             axes.remove()
         figure.suptitle(f"{title}\nNumbers: value of the method's dial", fontsize=8)
         numbers, arrows = max(parts.values(), key=len), _draw_intervals(pairs, styles)
-        handles = [*_family_handles(numbers, styles), _front_handle(), *_reading_aids(numbers, reference_label, None, arrows=arrows)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.2)
+        timed = any(COSTS[key].column in TIMES for key in parts)
+        aids = _reading_aids(numbers, reference_label, None, arrows=arrows, timed=timed)
+        handles = [*_family_handles(numbers, styles), _front_handle(), *aids]
+        columns = legend_columns([str(handle.get_label()) for handle in handles], most=3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.2)
         _label_points(figure, pairs, styles, None, names=len(styles) > FAMILIES_AT_MOST, most=FRONT_LABELS_SMALL)
     return figure
 
@@ -209,12 +226,24 @@ def _front_handle() -> Line2D:
     return Line2D([], [], label="Pareto front", color="0.25", linewidth=1.0, linestyle=(0, (4, 2)))
 
 
-def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None, *, arrows: bool) -> list[Line2D]:
-    """Return the legend entries that explain the signs in use."""
+def _reading_aids(
+    numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None, *, arrows: bool, timed: bool = False
+) -> list[Line2D]:
+    """Return the legend entries that explain the signs in use; `timed`: a cost is a time, whose intervals decide on the front."""
     handles = [Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (1, 2)), label=f"Δm = 0: {reference_label}")]
     if not numbers["on_front"].all():
         handles.append(
-            Line2D([], [], color="0.3", marker="o", markeredgewidth=0, linestyle="none", markersize=5, alpha=0.38, label="faded: dominated")
+            Line2D(
+                [],
+                [],
+                color="0.3",
+                marker="o",
+                markeredgewidth=0,
+                linestyle="none",
+                markersize=5,
+                alpha=0.38,
+                label=f"faded: dominated{', or not surely cheaper' if timed else ''}",
+            )
         )
     if numbers["delta_m_low"].notna().any():
         handles.append(
@@ -225,7 +254,7 @@ def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.Dat
                 marker="|",
                 linestyle="none",
                 markersize=7,
-                label=f"lines: 95 % interval over {seeds_note(numbers['n'])}{'; arrow: it goes on' if arrows else ''}",
+                label=f"lines: {interval_note(numbers['n'])}{'; arrow: it goes on' if arrows else ''}",
             )
         )
     if published is not None:

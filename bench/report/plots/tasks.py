@@ -23,12 +23,12 @@ from bench.report.style import (
     TEXT_WIDTH_INCHES,
     bar_look,
     draw_intervals,
+    interval_note,
     keep_in_view,
     leave_margin,
     legend_columns,
     new_figure,
     present_families,
-    seeds_note,
 )
 from bench.tasks import TASKS
 
@@ -62,7 +62,8 @@ def interference_numbers(rows: pd.DataFrame, cells: Mapping[str, str], *, tasks:
         tasks: Tasks to compare.
 
     Returns:
-        Columns as `change_numbers`, and `own` (bool): the counterpart is the same configuration, one model a task.
+        Columns as `change_numbers`, `own` (bool): the counterpart is the same configuration, one model a task; and `told_apart`: what the
+        test of the table, corrected for all pairs of the column, says of the two; missing without a test.
     """
     complete = rows[rows["seeds_complete"] > 0]
     singles = complete[complete["kind"] == "single_task"]
@@ -73,8 +74,12 @@ def interference_numbers(rows: pd.DataFrame, cells: Mapping[str, str], *, tasks:
         own = by_cell.get(cells[row["label"]])
         counterpart = own if own is not None else (reference.iloc[0] if len(reference) else None)
         if counterpart is not None:
-            changes = [_change(row, counterpart, task) for task in tasks]
-            lines += [change | {"own": own is not None} for change in changes if change is not None]
+            changes = {task: _change(row, counterpart, task) for task in tasks}
+            lines += [
+                change | {"own": own is not None, "told_apart": row[f"{metric_column(task)}_apart_from_single"]}
+                for task, change in changes.items()
+                if change is not None
+            ]
     return pd.DataFrame(lines)
 
 
@@ -145,8 +150,8 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
             handles = [Patch(**bar_look(styles[family]), alpha=0.85, label=family) for family in shown]
             figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(shown), frameon=False, columnspacing=1.2)
         figure.suptitle(
-            f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: 95 % interval over "
-            f"{seeds_note(rows['seeds_complete'][rows['seeds_complete'] > 0])}{', arrow: it goes on' if arrows else ''}{note}",
+            f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: "
+            f"{interval_note(rows['seeds_complete'])}, both rows'{', arrow: it goes on' if arrows else ''}{note}",
             fontsize=8,
         )
     return figure
@@ -160,7 +165,7 @@ def _room(own: pd.DataFrame) -> tuple[float, float]:
 
 
 def draw_interference(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) -> Figure:
-    """Draw the task-interference matrix: a line a multi-task row, a column a task; bold where the interval leaves zero out.
+    """Draw the task-interference matrix: a line a multi-task row, a column a task; bold where the corrected test tells both apart.
 
     Args:
         numbers: As `interference_numbers` returns it, one line or more.
@@ -171,9 +176,9 @@ def draw_interference(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) 
 
     tasks, present = list(dict.fromkeys(numbers["task"])), list(dict.fromkeys(numbers["label"]))
     labels = shown_labels(rows, present)
-    table = {name: numbers.pivot(index="label", columns="task", values=name).reindex(labels)[tasks] for name in ("change", "low", "high")}
+    table = {name: numbers.pivot(index="label", columns="task", values=name).reindex(labels)[tasks] for name in ("change", "told_apart")}
     own = dict(zip(numbers["label"], numbers["own"], strict=True))
-    apart = ((table["low"] > 0) | (table["high"] < 0)).to_numpy()
+    apart = table["told_apart"].eq(True).to_numpy()
     largest = float(np.nanmax(np.abs(table["change"].to_numpy(dtype=float)))) or 1.0
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = new_figure(min(TEXT_WIDTH_INCHES, 4.0 + 0.6 * len(tasks)), max(2.2, 1.05 + 0.19 * len(labels)))
@@ -189,13 +194,27 @@ def draw_interference(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) 
         axes.set_yticks(np.arange(len(labels)) + 0.5, [label + ("" if own[label] else " *") for label in labels], rotation=0, fontsize=6.5)
         axes.set_xticks(np.arange(len(tasks)) + 0.5, [TASKS[task].title for task in tasks], rotation=0)
         axes.set(xlabel="", ylabel="")
-        reference = next((line.against for line in numbers.itertuples() if not line.own), None)
-        notes = ["Task interference: one model for all tasks against one a task", "bold: 95 % interval leaves 0 out"]
-        if reference is not None:
-            notes.append(f"* against {reference}")
-        note = selection_note(len(labels), len(present))
-        figure.suptitle(f"{title}\n{notes[0]}{note}\n{'; '.join(notes[1:])}", fontsize=7)
+        lines = [title, f"Task interference: one model for all tasks against one a task{selection_note(len(labels), len(present))}"]
+        lines.append(test_note(numbers, rows))
+        if (reference := next((line.against for line in numbers.itertuples() if not line.own), None)) is not None:
+            lines.append(f"* against {reference}")
+        figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
+        figure.suptitle("\n".join(lines), fontsize=7)
     return figure
+
+
+def test_note(numbers: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Say what bold means in the matrix.
+
+    Args:
+        numbers: As `interference_numbers` returns it.
+        rows: As `bench.report.stats.row_frame` returns it, for what the tests resample.
+    """
+    if numbers["told_apart"].isna().all():
+        return "nothing is bold: there is no test"
+    counted = dict.fromkeys(rows[f"{metric_column(task)}_resampled"].iloc[0] for task in dict.fromkeys(numbers["task"]))
+    chance = " or ".join(counted)
+    return f"bold: told apart at 5 % by the table's paired tests\n(chance counted: {chance}; Holm over all pairs of rows of a task)"
 
 
 def _signed(value: float) -> str:

@@ -27,25 +27,28 @@ function layout(x, y) {
 }
 
 /** What a point says: the exact setting, both numbers with intervals, seeds and run ids. */
-function hoverText(row, number, x, y, chance) {
+function hoverText(row, number, x, y, chance, timed) {
   const setting = row.dial === null ? row.kind.replace("_", "-") : `${row.dial} = ${row.value}, ${row.kind.replace("_", "-")}`;
   const ids = row.trials.filter((trial) => trial.status === "ok").map((trial) => escaped(trial.run_id));
   const listed = ids.slice(0, 8).join("<br>") + (ids.length > 8 ? `<br>and ${ids.length - 8} more` : "");
   return `<b>#${number} ${escaped(row.label)}</b><br>${escaped(setting)}<br>${escaped(x.title)}: ${withInterval(x.value)}` +
     `<br>${escaped(y.title)}: ${withInterval(y.value)}<br>seeds: ${row.n} of ${row.planned}` +
-    (chance === undefined || chance === null || row.n < 2 ? "" : `<br>on the front with probability ${Math.round(100 * chance)} % (t over seeds)`) + `<br>${listed}`;
+    (chance === undefined || chance === null || row.n < 2 ? "" : `<br>on the front with probability ${Math.round(100 * chance)} % (seeds${timed ? " and times" : ""} drawn again)`) + `<br>${listed}`;
 }
 
-/** Indices on the front: no other point is at least as good in both and better in one; equal points stand together. */
+/**
+ * Indices on the front, from the best score down: none on it is better without surely costing more, or as good and surely cheaper.
+ * Costs whose intervals [low, high] overlap are not told apart; exact ones are their own ends.
+ */
 function frontOf(points, higher) {
-  const order = points.map((_, i) => i).sort((a, b) => points[a].x - points[b].x || (higher ? 1 : -1) * (points[b].y - points[a].y));
+  const order = points.map((_, i) => i).sort((a, b) => (higher ? 1 : -1) * (points[b].y - points[a].y) || points[a].low - points[b].low || points[a].high - points[b].high);
   const front = new Set();
-  let best = higher ? -Infinity : Infinity, cost = NaN;
+  let above = Infinity, score = NaN, cheapest = Infinity, surest = Infinity;
   for (const i of order) {
-    const better = higher ? points[i].y > best : points[i].y < best;
-    if (better || (points[i].y === best && points[i].x === cost)) {
+    if (points[i].y !== score) [above, score, surest] = [cheapest, points[i].y, Infinity];
+    if (above > points[i].high && surest >= points[i].low) {
       front.add(i);
-      [best, cost] = [points[i].y, points[i].x];
+      [cheapest, surest] = [Math.min(cheapest, points[i].low), Math.min(surest, points[i].high)];
     }
   }
   return front;
@@ -71,7 +74,7 @@ function drawPareto() {
   const [xAxis, yAxis] = [page.costs[xKey], page.scores[yKey]];
   const points = page.rows.map((row, i) => ({row, number: i + 1, cost: row.costs[xKey], score: row.scores[yKey]}))
     .filter((point) => point.cost[0] !== null && point.score[0] !== null && (!log || point.cost[0] > 0))
-    .map((point) => ({...point, x: point.cost[0], y: point.score[0]}));
+    .map((point) => ({...point, x: point.cost[0], y: point.score[0], low: point.row.joint[xKey]?.[0] ?? point.cost[0], high: point.row.joint[xKey]?.[1] ?? point.cost[0]}));
   const front = frontOf(points, yAxis.higher);
   points.forEach((point, i) => { point.front = front.has(i); });
   const traces = [...new Set(points.map((point) => point.row.family))].map((family) => {
@@ -81,7 +84,7 @@ function drawPareto() {
       type: "scatter", mode: "markers", name: escaped(family), x: own.map((point) => point.x), y: own.map((point) => point.y), ...intervals,
       marker: {color, symbol: page.styles[family].symbol, size: 11, opacity: own.map((point) => (point.front ? 1 : 0.4))},
       customdata: own.map((point) => point.number), hovertemplate: "%{text}<extra></extra>",
-      text: own.map((point) => hoverText(point.row, point.number, {...xAxis, value: point.cost}, {...yAxis, value: point.score}, yKey === "delta_m" ? point.row.front[xKey] : undefined)),
+      text: own.map((point) => hoverText(point.row, point.number, {...xAxis, value: point.cost}, {...yAxis, value: point.score}, yKey === "delta_m" ? point.row.front[xKey] : undefined, xKey in point.row.joint)),
     };
   });
   const onFront = points.filter((point) => point.front).sort((a, b) => a.x - b.x);
