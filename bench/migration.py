@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 SCHEMA_VERSION = 2
 
+NAMED = 3
+"""So many records of an older schema are named, the others counted."""
+
 
 def from_1(record: dict) -> dict:
     """Version 1 knew training runs only and kept no log."""
@@ -44,11 +47,13 @@ def migrated(records: Iterable[Mapping]) -> dict[int, list[str]]:
 
 
 def migration_notes(records: Iterable[Mapping]) -> list[str]:
-    """Return a line about each older schema that records were written in."""
-    return [
-        f"Written in schema {version}, read as schema {SCHEMA_VERSION}; the files stay as they are: {', '.join(run_ids)}."
-        for version, run_ids in sorted(migrated(records).items())
-    ]
+    """Return a line about each older schema that records were written in: how many they are, and the names of the first."""
+    lines = []
+    for version, run_ids in sorted(migrated(records).items()):
+        count = f"{len(run_ids)} record{'s' if len(run_ids) > 1 else ''}"
+        names = ", ".join(run_ids[:NAMED]) + (", …" if len(run_ids) > NAMED else "")
+        lines.append(f"Written in schema {version}, read as schema {SCHEMA_VERSION}; the files stay as they are: {count} ({names}).")
+    return lines
 
 
 def migrate(record: dict) -> dict:

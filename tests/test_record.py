@@ -14,7 +14,7 @@ from made_records import demo_like_suite, made_record
 
 from bench import storage
 from bench.record import RecordError, load_records, read_plan, read_record, to_frame, write_atomically, write_record
-from bench.status import overhead, suite_status
+from bench.status import look_at, overhead, suite_status
 
 VALUES = {"semseg": 67.21, "normals": 17.97}
 
@@ -212,7 +212,7 @@ def test_status_counts_a_damaged_record_and_goes_on(tmp_path: Path):
     directory = demo_like_suite().write(tmp_path / "made")
     damaged = next((directory / "records").glob("*.json"))
     damaged.write_text(damaged.read_text()[:100])
-    rows = suite_status(directory)
+    rows = suite_status(look_at(directory))
     assert sum("1 damaged" in row["not_ok"] for row in rows) == 1
     assert sum(row["trials"] for row in rows) == sum(row["ok"] for row in rows) + 1
-    assert overhead(directory)["slots"] > 0
+    assert overhead(look_at(directory))["slots"] > 0
