@@ -154,9 +154,11 @@ def read_plan(path: Path) -> dict:
     if plan["schema_version"] != SCHEMA_VERSION:
         raise RecordError(f"{path}: schema version {plan['schema_version']}, this code reads {SCHEMA_VERSION}. {remedy}")
     for row in plan["rows"]:
-        absent = {"cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"} - set(row)
+        absent = {"cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"} - set(row if isinstance(row, dict) else ())
         if absent:
             raise RecordError(f"{path}: a row lacks {', '.join(sorted(absent))}. {remedy}")
+        if not isinstance(row["label"], str) or not isinstance(row["run_ids"], list):
+            raise RecordError(f"{path}: the label of a row is {row['label']!r:.80}, its run_ids {row['run_ids']!r:.80}. {remedy}")
         for run_id in row["run_ids"]:
             plain_name(run_id, f"{path}: run id")
     return plan

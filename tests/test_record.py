@@ -197,6 +197,8 @@ def test_the_frame_has_one_row_a_record_with_flat_metrics_and_costs() -> None:
         ("[]", "schema_version"),
         ({"schema_version": 9}, "schema version 9"),
         ({"rows": [{}]}, "a row lacks"),
+        ({"rows": [3]}, "a row lacks"),
+        ({"rows": [dict.fromkeys(("cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"), "x")]}, "its run_ids 'x'"),
     ],
 )
 def test_a_wrong_plan_is_named_with_the_remedy(tmp_path: Path, plan: object, message: str) -> None:
