@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from bench.config import TrialConfig, steps_per_epoch
 from bench.data.layout import LAYOUTS, read_split
 from bench.ledger import ledger
 from bench.model.multitask import build_model
-from bench.plan import missing, profiled_seconds
-from bench.record import read_record
+from bench.plan import Reader, profiled_seconds
 from bench.suites import Row, Suite
 from bench.training.loop import train_step
 from bench.training.optim import build_optimizer
@@ -34,6 +33,7 @@ def plan_rows(
     suite_dir: Path,
     *,
     data_root: Path | None,
+    say: Callable[[str], None],
     estimate: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, label: None,
 ) -> list[dict[str, Any]]:
@@ -43,6 +43,7 @@ def plan_rows(
         suite: What to run.
         suite_dir: Directory of the suite's results.
         data_root: The data set's directory, which tells the number of training images; else the suite's own data set does.
+        say: Told which records are damaged, which so count as missing, and that some are of an older schema.
         estimate: Whether to estimate times; else those that neither records nor profiles tell are null, and nothing is measured.
         progress: Told before each row how many are done, of how many, and the row's label.
 
@@ -50,22 +51,24 @@ def plan_rows(
         Per row its label, trials, those missing, trainable parameters, `seconds_per_trial`, and `estimate_from`, where it comes from.
     """
     rows = []
-    for i, row in enumerate(suite.rows):
-        progress(i, len(suite.rows), row.label)
-        first = row.trials[0]
-        seconds, source = _known_seconds(row, suite_dir)
-        if seconds is None and estimate:
-            seconds, source = estimate_trial_seconds(first, _training_images(first, data_root))
-        rows.append(
-            {
-                "row": row.label,
-                "trials": len(row.trials),
-                "missing": len(missing(list(row.trials), suite_dir)),
-                "trainable_parameters": sum(ledger(trial)["trainable"] for trial in row.trials if trial.seed == first.seed),
-                "seconds_per_trial": seconds,
-                "estimate_from": source,
-            }
-        )
+    with Reader(say, move=False) as reader:
+        for i, row in enumerate(suite.rows):
+            progress(i, len(suite.rows), row.label)
+            first = row.trials[0]
+            records = [reader.read(suite_dir / "records" / f"{trial.run_id}.json") for trial in row.trials]
+            seconds, source = _known_seconds(row, records, suite_dir)
+            if seconds is None and estimate:
+                seconds, source = estimate_trial_seconds(first, _training_images(first, data_root))
+            rows.append(
+                {
+                    "row": row.label,
+                    "trials": len(row.trials),
+                    "missing": records.count(None),
+                    "trainable_parameters": sum(ledger(trial)["trainable"] for trial in row.trials if trial.seed == first.seed),
+                    "seconds_per_trial": seconds,
+                    "estimate_from": source,
+                }
+            )
     return rows
 
 
@@ -75,20 +78,18 @@ def _training_images(trial: TrialConfig, data_root: Path | None) -> int:
     return LAYOUTS[trial.data.layout].counts["train"] if trial.data.synthetic is None else trial.data.synthetic.n_train
 
 
-def _known_seconds(row: Row, suite_dir: Path) -> tuple[float | None, str | None]:
+def _known_seconds(row: Row, records: Sequence[Mapping[str, Any] | None], suite_dir: Path) -> tuple[float | None, str | None]:
     """Return a trial's seconds without measuring: the mean of the row's good records, else what its profiles give; and which of them."""
-    recorded = recorded_seconds(row.trials, suite_dir)
+    recorded = recorded_seconds(records)
     if recorded is not None:
         return recorded, "records"
     profiled = profiled_seconds(list(row.trials), suite_dir)
     return (OVERHEAD_SECONDS + statistics.fmean(profiled.values()), "profiles") if profiled else (None, None)
 
 
-def recorded_seconds(trials: tuple[TrialConfig, ...], suite_dir: Path) -> float | None:
-    """Return the mean duration of the good records among the trials, None without any."""
-    paths = [suite_dir / "records" / f"{trial.run_id}.json" for trial in trials]
-    records = [read_record(path) for path in paths if path.exists()]
-    seconds = [record["timing"]["total_seconds"] for record in records if record["status"] == "ok"]
+def recorded_seconds(records: Sequence[Mapping[str, Any] | None]) -> float | None:
+    """Return the mean duration of the good records, None without any."""
+    seconds = [record["timing"]["total_seconds"] for record in records if record is not None and record["status"] == "ok"]
     return sum(seconds) / len(seconds) if seconds else None
 
 

@@ -20,16 +20,18 @@ from bench.data.roots import ensure_synthetic, open_split
 from bench.data.synthetic import SyntheticConfig
 from bench.data.untouched import refuse_inside
 from bench.errors import SuiteError
+from bench.memory import machine_memory
 from bench.model.backbone import WeightsError, build_backbone
-from bench.plan import damaged_profiles, missing, missing_profiles, write_plan
+from bench.plan import Reader, damaged_profiles, missing, missing_profiles, write_plan
 from bench.prepare import prepare_trials
 from bench.profile import profile_id
-from bench.record import read_record, write_atomically
+from bench.record import examine, write_atomically
 from bench.storage import refuse
 from bench.suites import Suite
 from bench.sweep.jobs import Limits
 from bench.sweep.lock import only_launch
 from bench.sweep.place import Plan, Slots, place
+from bench.sweep.room import require_memory
 from bench.trial import Launch
 
 RERUN = ("failed", "stale")
@@ -88,7 +90,7 @@ def launch_suite(
 
     Arguments as on the command line; without `accuracy` only the profiles.
     """
-    require_sound(rerun, executor, slots)
+    require_sound(rerun, executor, slots, limits)
     console, suite_dir = Console(stderr=True, quiet=quiet), (results / suite.name).resolve()
     chosen = chosen_trials(suite, only)
     prepare_data(chosen, suite_dir.parent, data_root, console)
@@ -124,13 +126,20 @@ def launch_suite(
 def work_left(
     chosen: list[TrialConfig], suite_dir: Path, *, accuracy: bool, profiles: bool, rerun: frozenset[str], console: Console
 ) -> tuple[list[TrialConfig], list[TrialConfig]]:
-    """Return the trials to run and those to profile: what has no record, and of the others what is damaged and what `rerun` names."""
-    rules = {"rerun": rerun, "code_id": provenance.code_id(), "set_aside": partial(console.print, style="yellow", markup=False)}
-    to_do = missing(chosen, suite_dir, **rules) if accuracy else []
+    """Return the trials to run and those to profile: what has no record, and of the others what is damaged and what `rerun` names.
+
+    Damage is set aside where the launch makes it good; a record that this launch does not make again is named only.
+    """
+    rules = {"rerun": rerun, "code_id": provenance.code_id()}
+    say = partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    with Reader(say, move=accuracy) as reader:
+        lacking = missing(chosen, suite_dir, reader, **rules)
+    to_do = lacking if accuracy else []
     if not profiles:
         return to_do, []
-    again = damaged_profiles(chosen, suite_dir, rules["set_aside"])
-    lacking = missing_profiles(to_do if accuracy else chosen, suite_dir, **rules)
+    with Reader(say, move=True) as reader:
+        again = damaged_profiles(chosen, suite_dir, reader)
+        lacking = missing_profiles(to_do if accuracy else chosen, suite_dir, reader, **rules)
     return to_do, list({profile_id(trial): trial for trial in (*again, *lacking)}.values())
 
 
@@ -165,14 +174,16 @@ def new_launch(
     )
 
 
-def require_sound(rerun: frozenset[str], executor: str, slots: Slots) -> None:
-    """Raise ConfigError where options are unknown or do not go together."""
+def require_sound(rerun: frozenset[str], executor: str, slots: Slots, limits: Limits) -> None:
+    """Raise ConfigError where options are unknown or do not go together, RoomError where a trial does not fit on this machine."""
     if rerun - set(RERUN_WITH_PROFILES):
         raise ConfigError(f"--rerun takes {', '.join(RERUN_WITH_PROFILES)}, separated by a comma; got {', '.join(sorted(rerun))}")
     if executor == "serial" and slots != Slots():
         raise ConfigError(
             "--address, --gpus-per-trial, --cpus-per-trial and --leave-out-broken-nodes are for --executor ray; leave them out with serial"
         )
+    if executor == "serial":
+        require_memory(limits.memory_bytes, machine_memory())
 
 
 @contextlib.contextmanager
@@ -254,13 +265,19 @@ def chosen_trials(suite: Suite, only: str | None) -> list[TrialConfig]:
 
 
 def clear_leftovers(recorded: list[TrialConfig], suite_dir: Path) -> None:
-    """Remove what a trial leaves that was killed between its record and its end; one that outlived its time limit may go on from it."""
+    """Remove what a trial leaves that was killed between its record and its end; one that outlived its time limit may go on from it.
+
+    So may one without a record, or with a damaged one, of which only profiles are measured now.
+    """
     for trial in recorded:
+        left = [suite_dir / "checkpoints" / f"{trial.run_id}{suffix}" for suffix in (".pt", ".attempts", ".lock")]
         record = suite_dir / "records" / f"{trial.run_id}.json"
-        if not record.exists() or read_record(record)["status"] == "timeout":
-            continue  # one without a record, which only profiles are measured of now, goes on from there later
-        for suffix in (".pt", ".attempts", ".lock"):
-            (suite_dir / "checkpoints" / f"{trial.run_id}{suffix}").unlink(missing_ok=True)
+        if not any(path.exists() for path in left) or not record.exists():
+            continue
+        content, problem = examine(record)
+        if problem is None and content["status"] != "timeout":
+            for path in left:
+                path.unlink(missing_ok=True)
 
 
 def summarize(run_ids: Iterable[str], directory: Path, *, verbose: bool) -> LaunchStatus:
@@ -268,8 +285,9 @@ def summarize(run_ids: Iterable[str], directory: Path, *, verbose: bool) -> Laun
     console, ok, present, run_ids = Console(stderr=True), 0, provenance.code_id(), list(run_ids)
     for run_id in run_ids:
         path = directory / f"{run_id}.json"
-        missing_one = {"status": "missing", "reason": "no record; run the same command again", "code_id": present}
-        record = read_record(path) if path.exists() else missing_one
+        record, problem = examine(path) if path.exists() else (None, "no record; run the same command again")
+        if problem is not None:
+            record = {"status": "damaged" if path.exists() else "missing", "reason": str(problem)}
         ok += record["status"] == "ok"
         if record["status"] != "ok":
             reason = record["reason"] if verbose else record["reason"].partition("\n")[0]

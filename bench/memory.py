@@ -1,7 +1,9 @@
 """How it reads that memory ran out, in the words of all that allocates for a trial. No torch."""
 
 import contextlib
+import os
 import re
+from pathlib import Path
 
 ALLOCATORS = re.compile(
     r"can't allocate memory|not enough memory: you tried to allocate|std::bad_alloc|Cannot allocate memory|STATUS_ALLOC_FAILED"
@@ -37,3 +39,18 @@ def memory_limit() -> int | None:
         limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS))
         return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
     return None
+
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says what a container may hold; "max" without a limit."""
+
+
+def machine_memory() -> int | None:
+    """Return the bytes of memory that this machine, or the container that this is, has; None where the system does not say."""
+    found = []
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in CGROUP_LIMITS:
+        with contextlib.suppress(ValueError, OSError):
+            found.append(int(path.read_text()))
+    return min(found, default=None)

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 SCHEMA_VERSION = 2
 
+NAMED = 3
+"""So many records of an older schema are named, the others counted."""
+
 
 def from_1(record: dict) -> dict:
     """Version 1 knew training runs only and kept no log."""
@@ -43,17 +46,14 @@ def migrated(records: Iterable[Mapping]) -> dict[int, list[str]]:
     return found
 
 
-def migration_notes(records: Iterable[Mapping], most: int | None = None) -> list[str]:
-    """Return a line about each older schema that records were written in; of more than `most` records the first are named."""
-    notes = []
+def migration_notes(records: Iterable[Mapping]) -> list[str]:
+    """Return a line about each older schema that records were written in: how many they are, and the names of the first."""
+    lines = []
     for version, run_ids in sorted(migrated(records).items()):
-        more = f" and {len(run_ids) - most} more" if most is not None and len(run_ids) > most else ""
-        count = f"{len(run_ids)} {'record' if len(run_ids) == 1 else 'records'}"
-        notes.append(
-            f"Written in schema {version}, read as schema {SCHEMA_VERSION}; the files stay as they are ({count}): "
-            f"{', '.join(run_ids[:most])}{more}."
-        )
-    return notes
+        count = f"{len(run_ids)} record{'s' if len(run_ids) > 1 else ''}"
+        names = ", ".join(run_ids[:NAMED]) + (f" and {len(run_ids) - NAMED} more" if len(run_ids) > NAMED else "")
+        lines.append(f"Written in schema {version}, read as schema {SCHEMA_VERSION}; the files stay as they are ({count}): {names}.")
+    return lines
 
 
 def migrate(record: dict) -> dict:

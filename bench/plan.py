@@ -5,6 +5,7 @@ import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from bench.busy import busy_times
@@ -12,7 +13,7 @@ from bench.config import TrialConfig, steps_per_epoch
 from bench.migration import migration_notes
 from bench.plain import digest
 from bench.profile import profile_id
-from bench.record import SCHEMA_VERSION, RecordError, read_record, read_trusted, write_atomically
+from bench.record import SCHEMA_VERSION, RecordError, examine, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite
 from bench.trial import method_block
 
@@ -60,67 +61,83 @@ def sweep_of(trial: TrialConfig) -> dict[str, Any]:
     return {"settings": settings, "sweep_id": digest(shared, 12)}
 
 
+class Reader:
+    """Reads the records that a command counts on, and tells what is wrong with them: damage at once, older schemas in the end, counted.
+
+    Within `with Reader(say, move=True) as reader:`; what is not whole reads as if it were not there.
+
+    Args:
+        say: Told each line.
+        move: Whether what is damaged is set aside, as a launch does, which makes it anew; else it stays.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, move: bool) -> None:
+        self.say, self.move = say, move
+        self.older: dict[Path, dict[str, Any]] = {}
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for note in migration_notes(self.older.values()):
+            self.say(note)
+
+    def read(self, path: Path) -> dict[str, Any] | None:
+        """Return a record that is whole, None where there is none.
+
+        Raises:
+            bench.record.NewerSchemaError: Where damage is set aside: what newer code wrote is not ours to move.
+        """
+        if not path.exists():
+            return None
+        if self.move:
+            record, problem = read_trusted(path)
+        else:
+            record, error = examine(path)
+            record, problem = (record, None) if error is None else (None, f"not counted: {error}")
+        if problem is not None:
+            self.say(problem)
+        elif "migrated_from" in record:
+            self.older[path] = {key: record[key] for key in ("run_id", "migrated_from")}
+        return record
+
+
 def missing(
-    trials: list[TrialConfig],
-    suite_dir: Path,
-    *,
-    rerun: frozenset[str] = frozenset(),
-    code_id: str | None = None,
-    set_aside: Callable[[str], None] | None = None,
+    trials: list[TrialConfig], suite_dir: Path, reader: Reader, *, rerun: frozenset[str] = frozenset(), code_id: str | None = None
 ) -> list[TrialConfig]:
     """Return the trials that have no record, and those whose record is to be made again.
 
     Args:
         trials: What the suite asks for.
         suite_dir: Directory of the suite's results.
+        reader: Reads the records.
         rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`),
             and "busy" (profiles whose single measurements lie far apart, see `bench.busy`).
         code_id: The present code.
-        set_aside: Given by a launch, which relies on the records: a damaged one is moved away, told by this, and counts as missing;
-            one of an older schema is told as well, and counts.
-
-    Raises:
-        bench.record.RecordError: A record is damaged, and `set_aside` is not given; or it is of a newer schema.
     """
-    return [trial for trial in trials if to_do(suite_dir / "records" / f"{trial.run_id}.json", rerun, code_id, set_aside)]
+    return [trial for trial in trials if to_do(suite_dir / "records" / f"{trial.run_id}.json", rerun, code_id, reader)]
 
 
 def missing_profiles(
-    trials: list[TrialConfig], suite_dir: Path, *, rerun: frozenset[str], code_id: str, set_aside: Callable[[str], None]
+    trials: list[TrialConfig], suite_dir: Path, reader: Reader, *, rerun: frozenset[str], code_id: str
 ) -> list[TrialConfig]:
     """Return one trial for every profile that these trials lack; arguments as of `missing`."""
     first = {profile_id(trial): trial for trial in sorted(trials, key=lambda trial: -trial.seed)}
     wanted = {run_id: first[run_id] for run_id in dict.fromkeys(map(profile_id, trials))}
-    return [trial for run_id, trial in wanted.items() if to_do(suite_dir / "profiles" / f"{run_id}.json", rerun, code_id, set_aside)]
+    return [trial for run_id, trial in wanted.items() if to_do(suite_dir / "profiles" / f"{run_id}.json", rerun, code_id, reader)]
 
 
-def damaged_profiles(trials: list[TrialConfig], suite_dir: Path, set_aside: Callable[[str], None]) -> list[TrialConfig]:
-    """Return one trial for every damaged profile of these trials, which is moved away and told of, whoever is to use it."""
-    found = []
-    for run_id, trial in {profile_id(trial): trial for trial in sorted(trials, key=lambda trial: -trial.seed)}.items():
-        path = suite_dir / "profiles" / f"{run_id}.json"
-        problem = read_trusted(path)[1] if path.exists() else None
-        if problem is not None:
-            set_aside(problem)
-            found.append(trial)
-    return found
+def damaged_profiles(trials: list[TrialConfig], suite_dir: Path, reader: Reader) -> list[TrialConfig]:
+    """Return one trial for every damaged profile of these trials, which the reader moves away, whoever is to use it."""
+    places = {suite_dir / "profiles" / f"{profile_id(trial)}.json": trial for trial in sorted(trials, key=lambda trial: -trial.seed)}
+    return [trial for path, trial in places.items() if path.exists() and reader.read(path) is None]
 
 
-def to_do(path: Path, rerun: frozenset[str], code_id: str | None, set_aside: Callable[[str], None] | None) -> bool:
+def to_do(path: Path, rerun: frozenset[str], code_id: str | None, reader: Reader) -> bool:
     """Whether a record is missing, or to be made again; arguments as of `missing`."""
-    if not path.exists():
+    record = reader.read(path)
+    if record is None:
         return True
-    if set_aside is not None:
-        record, problem = read_trusted(path)
-        if record is None:
-            set_aside(str(problem))
-            return True
-        for note in migration_notes([record]):
-            set_aside(note)
-    elif not rerun:
-        return False
-    else:
-        record = read_record(path)
     busy = "busy" in rerun and record.get("kind") == "profile" and bool(busy_times(record["cost"]))
     return busy or ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
 

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from bench.migration import SCHEMA_VERSION, fields_of_later_schemas, migrate
-from bench.schema import RecordError, validate_record
+from bench.schema import NewerSchemaError, RecordError, validate_record
 from bench.storage import StorageError, plain_name, set_aside, write_atomically
 
-__all__ = ["SCHEMA_VERSION", "RecordError", "StorageError", "load_records", "read_plan", "read_record", "read_trusted"]
-__all__ += ["to_frame", "validate_record", "write_atomically", "write_record"]
+__all__ = ["SCHEMA_VERSION", "NewerSchemaError", "RecordError", "StorageError", "examine", "load_records", "read_plan", "read_record"]
+__all__ += ["read_trusted", "to_frame", "validate_record", "write_atomically", "write_record"]
 
 
 def write_record(directory: Path, record: Mapping, per_image: Mapping[str, np.ndarray] | None = None) -> Path:
@@ -75,30 +75,32 @@ def read_trusted(path: Path) -> tuple[dict | None, str | None]:
         The record, or None; and what was wrong where the file, or its arrays, had to be set aside.
 
     Raises:
-        RecordError: The record is of a newer schema: nothing is done to it.
+        NewerSchemaError: The record is of a newer schema: nothing is done to it.
+    """
+    record, error = examine(path)
+    if error is None:
+        return record, None
+    if isinstance(error, NewerSchemaError):
+        raise error
+    beside = (path.with_suffix(".npz"), path.with_suffix(".panels.npz"), path)
+    places = [set_aside(file) for file in beside if file.exists()]  # the JSON, which says "done", last
+    return None, f"{error} It is set aside as {places[-1]}; its trial runs again."
+
+
+def examine(path: Path) -> tuple[dict | None, RecordError | None]:
+    """Look at a record and at the arrays that it names, and leave them as they are.
+
+    Returns:
+        The record, None where it cannot be read; and what is wrong with it or its arrays, None where they are whole.
     """
     try:
-        record = read_whole(path)
+        record = read_record(path)
     except RecordError as error:
-        if isinstance(version := _version_of(path), int) and version > SCHEMA_VERSION:
-            raise
-        beside = (path.with_suffix(".npz"), path.with_suffix(".panels.npz"), path)
-        places = [set_aside(file) for file in beside if file.exists()]  # the JSON, which says "done", last
-        return None, f"{error} It is set aside as {places[-1]}; its trial runs again."
-    return record, None
-
-
-def read_whole(path: Path) -> dict:
-    """Read a record whose arrays, where it names any, are there and whole.
-
-    Raises:
-        RecordError: As `read_record`, or naming the file of the arrays.
-    """
-    record = read_record(path)
+        return None, error
     for name in filter(None, (record["per_image"], record.get("panels"))):
         if (problem := flaw_of_arrays(path.parent / name)) is not None:
-            raise RecordError(f"{path.parent / name}: {problem}.")
-    return record
+            return record, RecordError(f"{path.parent / name}: {problem}.")
+    return record, None
 
 
 def flaw_of_arrays(path: Path) -> str | None:
@@ -111,15 +113,6 @@ def flaw_of_arrays(path: Path) -> str | None:
         return "missing, though its record names it"
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         return f"cut short or garbled ({error})"
-
-
-def _version_of(path: Path) -> object:
-    """Return the schema version that a file claims, None where it cannot be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content.get("schema_version") if isinstance(content, dict) else None
-    except ValueError:
-        return None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -161,9 +154,11 @@ def read_plan(path: Path) -> dict:
     if plan["schema_version"] != SCHEMA_VERSION:
         raise RecordError(f"{path}: schema version {plan['schema_version']}, this code reads {SCHEMA_VERSION}. {remedy}")
     for row in plan["rows"]:
-        absent = {"cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"} - set(row)
+        absent = {"cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"} - set(row if isinstance(row, dict) else ())
         if absent:
             raise RecordError(f"{path}: a row lacks {', '.join(sorted(absent))}. {remedy}")
+        if not isinstance(row["label"], str) or not isinstance(row["run_ids"], list):
+            raise RecordError(f"{path}: the label of a row is {row['label']!r:.80}, its run_ids {row['run_ids']!r:.80}. {remedy}")
         for run_id in row["run_ids"]:
             plain_name(run_id, f"{path}: run id")
     return plan

@@ -93,9 +93,13 @@ _OPTIONAL_FIELDS = {
     "env.cpu": _TEXT + _NONE,
     "env.threads": _INTEGER + _NONE,
     "launch": _MAPPING,
+    "launch.id": _TEXT + _NONE,
+    "launch.slot": _TEXT + _NONE,
     "panels": _TEXT + _NONE,
     "timing.trial_start": _TEXT + _NONE,
     "timing.end": _TEXT + _NONE,
+    **{f"timing.{name}_seconds": _NUMBER + _NONE for name in ("train", "evaluate", "attempt", "total")},
+    "timing.earlier_attempts": _LIST,
 }
 """Fields that a record need not have, with their types where it has them."""
 
@@ -105,6 +109,10 @@ RANGES = {"%": (0.0, 100.0), "°": (0.0, 180.0), "m": (0.0, math.inf)}
 
 class RecordError(SuiteError):
     """A record or plan breaks the schema or cannot be read; the message names the file, the field and the remedy."""
+
+
+class NewerSchemaError(RecordError):
+    """A record is of a schema that came after this code: it is not damaged, and nothing is done to it."""
 
 
 def validate_record(record: object, *, source: str) -> None:
@@ -121,7 +129,8 @@ def validate_record(record: object, *, source: str) -> None:
         raise RecordError(f"{source}: a record is a JSON object, not {type(record).__name__}.")
     if record.get("schema_version") != SCHEMA_VERSION or isinstance(record["schema_version"], bool):
         found = record.get("schema_version")
-        raise RecordError(
+        newer = isinstance(found, int) and found > SCHEMA_VERSION
+        raise (NewerSchemaError if newer else RecordError)(
             f"{source}: schema_version is {found!r}, this code reads {SCHEMA_VERSION}. Use the code that wrote it, or rerun it."
         )
     _check_types(record, _FIELDS, source)
@@ -148,7 +157,8 @@ def validate_record(record: object, *, source: str) -> None:
 
 def _holds(record: Mapping, path: str) -> bool:
     owner, _, field = path.rpartition(".")
-    return field in (record[owner] if owner else record)
+    holder = record.get(owner) if owner else record
+    return isinstance(holder, dict) and field in holder
 
 
 def _check_types(record: Mapping, fields: Mapping[str, tuple[type, ...]], source: str) -> None:
@@ -241,13 +251,26 @@ def _check_history(record: Mapping, source: str) -> None:
         _check_numbers(line["losses"], f"{where}.losses")
 
 
+_ATTEMPT_FIELDS = {"start": _TEXT, "seconds": _NUMBER, "launch": _TEXT + _NONE, "slot": _TEXT + _NONE}
+"""Fields of an earlier attempt."""
+
+
 def _check_times(record: Mapping, source: str) -> None:
-    """Check that start and end are times (ISO 8601), where the record holds them."""
-    for key in ("trial_start", "end"):
+    """Check that starts and ends are times (ISO 8601), where the record holds them, and that what took time has a start."""
+    timing = record["timing"]
+    stamps = {f"timing.{key}": timing[key] for key in ("trial_start", "end") if timing.get(key)}
+    for place, attempt in enumerate(timing.get("earlier_attempts", ())):
+        where = f"timing.earlier_attempts[{place}]"
+        _check_type(where, attempt, _MAPPING, source)
+        _check_types(attempt, _ATTEMPT_FIELDS, f"{source}, {where}")
+        stamps[f"{where}.start"] = attempt["start"]
+    for path, stamp in stamps.items():
         try:
-            datetime.datetime.fromisoformat(record["timing"].get(key) or "2000-01-01")
+            datetime.datetime.fromisoformat(stamp)
         except ValueError as error:
-            raise RecordError(f"{source}: timing.{key} is {record['timing'][key]!r}, no time (ISO 8601).") from error
+            raise RecordError(f"{source}: {path} is {stamp!r}, no time (ISO 8601).") from error
+    if timing.get("total_seconds") and not timing.get("trial_start"):
+        raise RecordError(f"{source}: timing.total_seconds is {timing['total_seconds']}, but there is no timing.trial_start.")
 
 
 def _check_plain(value: object, path: str, source: str) -> None:

@@ -1,98 +1,175 @@
 """What is on disk of a suite: row by row, the time that its slots spent, and the end of a trial's log. No torch."""
 
-import contextlib
 import datetime
-import json
+import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import SuiteError
 from bench.migration import migration_notes
-from bench.record import RecordError, read_plan, read_record, read_whole
+from bench.record import NewerSchemaError, RecordError, examine, read_plan
 from bench.storage import plain_name
+from bench.tuning.asked import AskedError, asked_files, read_asked
 
-DAMAGED = "damaged"
+DAMAGED, NEWER = "damaged", "of a newer schema"
 TUNING = "tuning"
 """The folder of a suite's results in which its tune lies."""
 
+RECORDS, PROFILES = "records", "profiles"
+KEPT = ("run_id", "status", "timing", "launch", "migrated_from")
+"""What is kept of a record that was read."""
 
-def suite_status(suite_dir: Path) -> list[dict[str, Any]]:
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A record, as far as it can be read (`KEPT` of it), and what is wrong with it or its arrays."""
+
+    record: Mapping[str, Any] | None
+    error: RecordError | None
+
+    @property
+    def status(self) -> str:
+        """The record's status, or what it is instead."""
+        if self.error is None:
+            return self.record["status"]
+        return NEWER if isinstance(self.error, NewerSchemaError) else DAMAGED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """What lies in the directory of a suite's results or of its tune; each file was read once.
+
+    Attributes:
+        directory: Where.
+        found: By folder, `RECORDS` or `PROFILES`, and run id.
+        asked: What a searcher asked for, in order.
+        torn: What is wrong with the files of other settings that it asked for.
+    """
+
+    directory: Path
+    found: dict[str, dict[str, Found]]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    torn: list[AskedError] = field(default_factory=list)
+
+    def records(self) -> Iterator[Mapping[str, Any]]:
+        """Go through the records and profiles that can be read; the times of one hold, whatever its arrays are."""
+        return (found.record for folder in self.found.values() for found in folder.values() if found.record is not None)
+
+
+def look_at(directory: Path) -> Shelf:
+    """Read what lies in a directory; damage is kept, and ends nothing."""
+    found = {folder: {path.stem: found_at(path) for path in sorted((directory / folder).glob("*.json"))} for folder in (RECORDS, PROFILES)}
+    shelf = Shelf(directory=directory, found=found)
+    for path in asked_files(directory):
+        try:
+            shelf.asked.append(read_asked(path))
+        except AskedError as error:
+            shelf.torn.append(error)
+    return shelf
+
+
+def found_at(path: Path) -> Found:
+    """Read one record."""
+    record, error = examine(path)
+    return Found(record=None if record is None else {key: record.get(key) for key in KEPT}, error=error)
+
+
+def suite_status(shelf: Shelf) -> list[dict[str, Any]]:
     """Count, for each row of the last plan, the trials with a record, those that failed, have begun, and are missing.
 
-    A record that cannot be read, or whose arrays cannot, counts as "damaged": the next launch sets it aside and runs its trial again.
+    A record that cannot be read, or whose arrays cannot, counts as "damaged".
 
     Raises:
         FileNotFoundError: The suite has not been launched here.
         bench.record.RecordError: The plan is damaged.
     """
-    plan_file = suite_dir / "plan.json"
+    plan_file = shelf.directory / "plan.json"
     if not plan_file.exists():
-        raise FileNotFoundError(f"no {plan_file}: this suite has not been run here; start it with `run_suite.py run {suite_dir.name}`")
-    return [row_status(row["label"], row["run_ids"], suite_dir) for row in read_plan(plan_file)["rows"]]
+        name = shelf.directory.name
+        raise FileNotFoundError(f"no {plan_file}: this suite has not been run here; start it with `run_suite.py run {name}`")
+    return [row_status(row["label"], row["run_ids"], shelf) for row in read_plan(plan_file)["rows"]]
 
 
-def tuning_status(suite_dir: Path) -> list[dict[str, Any]]:
+def tuning_status(shelf: Shelf) -> list[dict[str, Any]]:
     """Count the trials of a suite's tune as `suite_status` counts a suite's; nothing where it has not been tuned.
 
     Planned are those of the last tune with given settings, and all that a searcher has asked for so far.
     """
-    directory, planned = suite_dir / TUNING, {}
-    if (directory / "plan.json").exists():
-        planned = {row["label"]: list(row["run_ids"]) for row in read_plan(directory / "plan.json")["rows"]}
-    for path in sorted((directory / "asked").glob("*/*.json")):
-        asked = json.loads(path.read_text(encoding="utf-8"))
+    return [row_status(label, run_ids, shelf) for label, run_ids in tuned_run_ids(shelf).items()]
+
+
+def tuned_run_ids(shelf: Shelf) -> dict[str, list[str]]:
+    """Return the run ids of a tune's trials, row by row."""
+    planned: dict[str, list[str]] = {}
+    if (plan_file := shelf.directory / "plan.json").exists():
+        planned = {row["label"]: list(row["run_ids"]) for row in read_plan(plan_file)["rows"]}
+    for asked in shelf.asked:
         planned.setdefault(asked["row"], []).extend(asked.get("run_ids", []))  # those of an older launch do not say
-    return [row_status(label, dict.fromkeys(run_ids), directory) for label, run_ids in planned.items()]
+    return {label: list(dict.fromkeys(run_ids)) for label, run_ids in planned.items()}
 
 
-def row_status(label: str, run_ids: Iterable[str], directory: Path) -> dict[str, Any]:
-    """Count the trials of one row, whose records lie under a directory."""
-    records = {run_id: directory / "records" / f"{run_id}.json" for run_id in run_ids}
-    statuses = [readable(path)["status"] for path in records.values() if path.exists()]
-    begun = [run_id for run_id in records if (directory / "checkpoints" / f"{run_id}.attempts").exists()]
+def row_status(label: str, run_ids: list[str], shelf: Shelf) -> dict[str, Any]:
+    """Count the trials of one row."""
+    statuses = [shelf.found[RECORDS][run_id].status for run_id in run_ids if run_id in shelf.found[RECORDS]]
+    begun = [run_id for run_id in run_ids if (shelf.directory / "checkpoints" / f"{run_id}.attempts").exists()]
     failures = sorted({status for status in statuses if status != "ok"})
     return {
         "row": label,
-        "trials": len(records),
+        "trials": len(run_ids),
         "ok": statuses.count("ok"),
         "not_ok": ", ".join(f"{statuses.count(status)} {status}" for status in failures),
         "begun": len(begun),
-        "missing": len(records) - len(statuses),
+        "missing": len(run_ids) - len(statuses),
     }
 
 
-def readable(path: Path) -> Mapping[str, Any]:
-    """Return a record, or one of status "damaged" that says why, and holds nothing else."""
+def remarks(shelf: Shelf) -> list[str]:
+    """Return a line about everything that cannot be read, with the reason and with what comes of it; and about records of older schemas."""
+    planned = planned_run_ids(shelf)
+    lines = [
+        f"{found.status}: {found.error} {prospect(folder, run_id in planned, found.status)}"
+        for folder, of_folder in shelf.found.items()
+        for run_id, found in of_folder.items()
+        if found.error is not None
+    ]
+    lines += [f"{DAMAGED}: {error} The next `tune` of its row sets it aside and asks for another setting." for error in shelf.torn]
+    return lines + migration_notes(record for record in shelf.records() if record["migrated_from"] is not None)
+
+
+def planned_run_ids(shelf: Shelf) -> set[str]:
+    """Return the run ids that the last launch in a directory asked for; none where its plan cannot be read, which `suite_status` tells."""
     try:
-        return read_whole(path)
-    except RecordError as error:
-        return {"status": DAMAGED, "reason": str(error)}
+        return {run_id for run_ids in tuned_run_ids(shelf).values() for run_id in run_ids}
+    except RecordError:
+        return set()
 
 
-def remarks(suite_dir: Path) -> list[str]:
-    """Return a line about every record and profile that is damaged, with the reason, and about those of older schemas."""
-    found = [readable(path) for folder in ("records", "profiles") for path in sorted((suite_dir / folder).glob("*.json"))]
-    damaged = [f"damaged: {record['reason']} The next `run` or `tune` sets it aside." for record in found if record["status"] == DAMAGED]
-    return damaged + migration_notes(record for record in found if record["status"] != DAMAGED)
+def prospect(folder: str, planned: bool, status: str) -> str:
+    """Say what the next launch does about a record or profile that is not whole."""
+    if folder == RECORDS and not planned:
+        return "No row of the last plan holds it: nothing is done to it."
+    if status == NEWER:
+        return "A launch that needs it refuses to start, and leaves it as it is."
+    return (
+        "The next launch that measures it sets it aside." if folder == PROFILES else "The next `run` or `tune` sets it aside and runs it."
+    )
 
 
-def overhead(suite_dir: Path) -> dict[str, Any]:
+def overhead(shelf: Shelf) -> dict[str, Any]:
     """Return what the slots of a suite's launches did with their time, profiles included, damaged records not; see `slot_shares`."""
-    found = []
-    for path in (path for folder in ("records", "profiles") for path in sorted((suite_dir / folder).glob("*.json"))):
-        with contextlib.suppress(RecordError):
-            found.append(read_record(path))  # its times hold, whatever its arrays are
-    return slot_shares(found)
+    return slot_shares(shelf.records())
 
 
 def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what slots did with their time.
 
-    A slot runs one trial after the other; its time goes from the start of its first to the end of its last, so that what passes between two
-    trials counts. So do the earlier attempts of a trial that died, of which training is what its last attempt went on from. A trial that no
-    slot is known of (older records) is a slot for itself.
+    A slot runs one trial after the other; its time goes from its own start, which its name holds (in older records: from the start of its
+    first trial), to the end of its last trial, so that what passes before and between trials counts. So do the earlier attempts of a trial
+    that died, of which training is what its last attempt went on from. A trial that no slot is known of (older records) is a slot for
+    itself.
 
     Returns:
         `slots`, `slot_seconds`, and the shares of it that were training, evaluation, and neither (`overhead_share`); `not_training_share`
@@ -112,10 +189,19 @@ def slot_shares(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             spans.setdefault(slot, []).append((start, start + attempt["seconds"]))
         training += timing.get("train_seconds") or 0.0
         evaluation += timing.get("evaluate_seconds") or 0.0
-    seconds = sum(max(end for _, end in span) - min(start for start, _ in span) for span in spans.values())
+    begun = {slot: min(slot_start(slot[1]), *(start for start, _ in span)) for slot, span in spans.items()}
+    seconds = sum(max(end for _, end in span) - begun[slot] for slot, span in spans.items())
     shares = {"training_share": training, "evaluation_share": evaluation, "overhead_share": seconds - training - evaluation}
     shares["not_training_share"] = seconds - training
     return {"slots": len(spans), "slot_seconds": seconds} | {name: part / seconds if seconds else None for name, part in shares.items()}
+
+
+def slot_start(slot: object) -> float:
+    """Return when a slot began, as its name says (seconds since 1970); infinity where it does not."""
+    try:
+        return datetime.datetime.fromisoformat(str(slot).rpartition("@")[2]).timestamp()
+    except ValueError:
+        return math.inf
 
 
 def log_tail(suite_dir: Path, run_id: str, lines: int) -> str:

@@ -51,6 +51,36 @@ def kill_the_first_node_amid_a_trial(suite_dir: Path, cluster, nodes: list) -> N
     threading.Thread(target=kill, daemon=True).start()
 
 
+def broken_by(what: str) -> dict[str, str]:
+    """Return the environment of a node that is not like the others, see `broken_node/sitecustomize.py`."""
+    return {"PYTHONPATH": f"{HERE}:{HERE / 'broken_node'}", "BROKEN": what}
+
+
+@pytest.mark.slow
+def test_nodes_with_other_code_or_without_the_data_are_named_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    root, _ = ensure_synthetic(tmp_path, BASE.data.synthetic)
+    (suite_dir := tmp_path / "stub").mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20})
+    try:
+        other, blind = (
+            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars=broken_by(what)) for what in ("code", str(root))
+        )
+        with on_ray.connected(cluster.address) as connection:
+            expected = preflight.expectation(suite_dir, root, None)
+            with pytest.raises(preflight.PreflightError, match="2 of 3 nodes are not fit") as refused:
+                on_ray.check_nodes(connection, expected, gpus=0, leave_out=False)
+            preflight.forget(expected)
+    finally:
+        cluster.shutdown()
+    (of_other,), (of_blind,) = ([line for line in str(refused.value).splitlines() if node.node_id[:8] in line] for node in (other, blind))
+    assert f"code: 0ther0c0de00, the driver's is {expected['seen']['code_id']}; both must run the same checkout" in of_other
+    assert "data or code: " in of_blind
+    assert str(root) in of_blind
+
+
 @pytest.mark.slow
 def test_trials_of_a_dead_node_move_and_resume_and_a_broken_node_is_named_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from ray.cluster_utils import Cluster
@@ -65,7 +95,7 @@ def test_trials_of_a_dead_node_move_and_resume_and_a_broken_node_is_named_before
         for disk in disks:
             disk.mkdir()
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars={"TMPDIR": str(disk)}) for disk in disks]
-        broken = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars={"PYTHONPATH": f"{HERE}:{HERE / 'broken_node'}"})
+        broken = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, env_vars=broken_by("package"))
         suite_dir = tmp_path / "stub"
         suite_dir.mkdir()
         with on_ray.connected(cluster.address) as connection:

@@ -9,12 +9,14 @@ from made_panels import add_panels
 from made_records import MadeSuite, demo_like_suite
 from typer.testing import CliRunner
 
+from bench import status as status_module
 from bench.cli import app
+from bench.plan import Reader
 from bench.plan import to_do as to_do_path
-from bench.record import RecordError, read_trusted, write_record
+from bench.record import NewerSchemaError, RecordError, examine, read_trusted, write_record
 from bench.report import make_report
 from bench.report.loading import load_results
-from bench.status import remarks, suite_status
+from bench.status import look_at, remarks, suite_status
 
 
 def _truncated(path: Path) -> str:
@@ -107,9 +109,11 @@ def test_records_that_are_whole_give_the_same_numbers(suite: MadeSuite, broken: 
 def test_strict_refuses_and_status_counts_the_damage(broken: tuple[Path, dict[str, str]]):
     with pytest.raises(RecordError, match="damaged: records/"):
         make_report(broken[0], strict=True)
-    counted = [int(part.split()[0]) for row in suite_status(broken[0]) for part in row["not_ok"].split(", ") if "damaged" in part]
-    assert sum(counted) == len(DAMAGES) - 1 + 2  # one is sound, but of another cell; two have damaged arrays
-    named = "\n".join(remarks(broken[0]))
+    parts = [part.split(maxsplit=1) for row in suite_status(look_at(broken[0])) for part in row["not_ok"].split(", ") if part]
+    counted = {what: sum(int(number) for number, named in parts if named == what) for _, what in parts}
+    # one is sound, but of another cell, and one newer; two have damaged arrays
+    assert (counted["damaged"], counted["of a newer schema"]) == (len(DAMAGES) - 2 + 2, 1)
+    named = "\n".join(remarks(look_at(broken[0])))
     assert all(name in named for name, why in broken[1].items() if "elsewhere" not in why)
 
 
@@ -119,7 +123,7 @@ def test_arrays_that_a_record_names_and_that_are_gone_are_named(tmp_path: Path):
     record = write_record(directory / "records", suite.records[0], {"id": np.arange(9)})
     record.with_suffix(".npz").unlink()
     assert load_results(directory).damaged == {f"records/{record.stem}.npz": "missing, though its record names it"}
-    assert "missing, though its record names it" in "\n".join(remarks(directory))
+    assert "missing, though its record names it" in "\n".join(remarks(look_at(directory)))
     assert "missing, though its record names it" in read_trusted(record)[1]
 
 
@@ -131,12 +135,13 @@ def test_a_record_of_an_older_schema_is_named_and_one_that_only_claims_to_be_is_
     older.write_text(json.dumps(whole | {"schema_version": 1}))
     _changed(edited, schema_version=1, kind="accuracy")
     told = []
-    to_do = [to_do_path(path, frozenset(), None, told.append) for path in (older, edited)]
+    with Reader(told.append, move=True) as reader:
+        to_do = [to_do_path(path, frozenset(), None, reader) for path in (older, edited)]
     named = f"Written in schema 1, read as schema 2; the files stay as they are (1 record): {older.stem}."
-    assert (to_do, told[0]) == ([False, True], named)
-    assert "schema_version is 1, but it holds kind" in told[1]
+    assert (to_do, told[1]) == ([False, True], named)
+    assert "schema_version is 1, but it holds kind" in told[0]
     assert edited.name in {path.name for path in (directory / "records" / "set_aside").iterdir()}
-    assert remarks(directory) == [named]
+    assert remarks(look_at(directory)) == [named]
     made = make_report(directory)
     aside = f"Set aside by a launch, for they could not be trusted, and not used here (1): records/set_aside/{edited.name}."
     assert made.schemas == [named, aside]
@@ -156,3 +161,43 @@ def test_a_damaged_outcome_of_a_tune_is_named(suite: MadeSuite, tmp_path: Path):
         results = load_results(directory)
         assert results.tuning is None
         assert why in results.damaged["tuning.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"timing": {"total_seconds": "long"}}, "timing.total_seconds"),
+        ({"timing": {"total_seconds": 5.0}}, "there is no timing.trial_start"),
+        ({"timing": {"earlier_attempts": 3}}, "timing.earlier_attempts"),
+        ({"timing": {"earlier_attempts": [{"start": "2026-01-01"}]}}, "'seconds' is missing"),
+        ({"timing": {"earlier_attempts": [{"start": "noon", "seconds": 1, "launch": None, "slot": None}]}}, "is 'noon', no time"),
+        ({"launch": {"slot": ["a"]}}, "launch.slot"),
+    ],
+)
+def test_status_goes_on_beside_a_record_whose_times_make_no_sense(changes: dict, why: str, tmp_path: Path):
+    directory = demo_like_suite(seeds=(0,)).write(tmp_path / "made")
+    path = next((directory / "records").glob("*.json"))
+    _changed(path, status="failed", reason="planted", **changes)
+    outcome = CliRunner().invoke(app, ["status", "made", "--results", str(tmp_path), "--json"])
+    assert outcome.exit_code == 1, outcome.exception
+    (remark,) = json.loads(outcome.output)["remarks"]
+    assert why in remark
+    assert remark.endswith("The next `run` or `tune` sets it aside and runs it.")
+
+
+def test_status_reads_each_record_once_and_says_what_comes_of_those_that_it_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    suite = demo_like_suite(seeds=(0,))
+    directory, read = suite.write(tmp_path / "made"), []
+    newer, orphan = (directory / "records" / f"{name}.json" for name in (suite.records[0]["run_id"], "of-no-row"))
+    _changed(newer, schema_version=99)
+    orphan.write_text("{")
+    monkeypatch.setattr(status_module, "examine", lambda path: read.append(path) or examine(path))
+    outcome = CliRunner().invoke(app, ["status", "made", "--results", str(tmp_path), "--json"])
+    assert outcome.exit_code == 1, outcome.exception
+    assert sorted(read) == sorted((directory / "records").glob("*.json"))
+    remarked = {line.partition(": ")[0]: line for line in json.loads(outcome.output)["remarks"]}
+    assert remarked["of a newer schema"].endswith("A launch that needs it refuses to start, and leaves it as it is.")
+    assert remarked["damaged"].endswith("No row of the last plan holds it: nothing is done to it.")
+    with pytest.raises(NewerSchemaError):
+        read_trusted(newer)  # as a launch reads it
+    assert newer.exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from made_records import made_record
 from rich.console import Console
 
 from bench.errors import SuiteError
-from bench.launch import new_plan, render_data, work_left
+from bench.estimate import plan_rows
+from bench.launch import clear_leftovers, new_plan, render_data, summarize, work_left
+from bench.migration import LATER
 from bench.plan import profiled_seconds
 from bench.profile import profile_id
 from bench.record import read_plan, write_record
 from bench.storage import StorageError
-from bench.suites import load
+from bench.suites import Suite, load
 
 TRIAL = next(row for row in load("smoke").rows if row.label == "Decoders only").trials[0]
 
@@ -60,3 +63,45 @@ def test_a_disk_that_fills_while_data_is_rendered_is_named(tmp_path: Path, monke
     monkeypatch.setattr("bench.launch.ensure_synthetic", full)
     with pytest.raises(StorageError, match="full"):
         render_data(tmp_path, TRIAL.data.synthetic)
+
+
+def damaged_record(suite_dir: Path) -> Path:
+    """Write the record of the trial, cut short, and a checkpoint beside it; return the record's path."""
+    path = write_record(suite_dir / "records", made_record(run_id=TRIAL.run_id, values={"semseg": 1.0}))
+    path.write_text(path.read_text()[:200])
+    (suite_dir / "checkpoints").mkdir()
+    (suite_dir / "checkpoints" / f"{TRIAL.run_id}.pt").touch()
+    return path
+
+
+def test_profiles_are_measured_beside_a_damaged_record_which_is_named_and_stays(tmp_path: Path, capsys):
+    record = damaged_record(tmp_path)
+    left = work_left([TRIAL], tmp_path, accuracy=False, profiles=True, rerun=frozenset(), console=Console(stderr=True))
+    assert left == ([], [TRIAL])
+    clear_leftovers([TRIAL], tmp_path)
+    assert (record.exists(), (tmp_path / "checkpoints" / f"{TRIAL.run_id}.pt").exists()) == (True, True)  # `run` goes on from there
+    assert summarize([TRIAL.run_id], record.parent, verbose=False).ok == 0
+    assert [line.startswith(said) for line, said in zip(capsys.readouterr().err.splitlines(), ("not counted", TRIAL.run_id), strict=True)]
+
+
+def test_a_plan_counts_a_damaged_record_as_missing_and_names_it(tmp_path: Path):
+    row = next(row for row in load("smoke").rows if TRIAL in row.trials)
+    suite = Suite(name="one", title="", description="", rows=(row,), reference=row.label)
+    record, told = damaged_record(tmp_path), []
+    (planned,) = plan_rows(suite, tmp_path, data_root=None, say=told.append, estimate=False)
+    assert (planned["missing"], planned["trials"]) == (len(row.trials), len(row.trials))
+    assert [record.name in line and "cut short" in line for line in told] == [True]
+    assert record.exists()
+
+
+def test_records_of_an_older_schema_are_counted_in_one_line(tmp_path: Path, capsys):
+    trials = [dataclasses.replace(TRIAL, seed=seed) for seed in range(5)]
+    for trial in trials:
+        path = write_record(tmp_path / "records", made_record(run_id=trial.run_id, values={"semseg": 1.0}))
+        older = json.loads(path.read_text())
+        path.write_text(json.dumps({key: older[key] for key in older if key not in LATER[1]} | {"schema_version": 1}))
+    rules = {"rerun": frozenset(), "console": Console(stderr=True)}
+    assert work_left(trials, tmp_path, accuracy=True, profiles=False, **rules) == ([], [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "5 records (" in line
+    assert line.endswith(", …).")

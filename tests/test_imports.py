@@ -30,6 +30,7 @@ LIGHT = (
     "bench.status",
     "bench.storage",
     "bench.tasks",
+    "bench.tuning.asked",
 )
 """Modules that import nothing heavy, `bench.report` and what is in it besides; the commands' lazy imports excepted."""
 
@@ -146,9 +147,20 @@ def test_reports_and_records_import_nothing_heavy_not_even_lazily(module: str):
     assert not {name for name in found if name.partition(".")[0] in (*HEAVY, "methods")}
 
 
-@pytest.mark.parametrize("module", ["bench.sweep.on_ray", "bench.sweep.supervise", "bench.sweep.nursery", "bench.sweep.serial"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "bench.sweep.on_ray",
+        "bench.sweep.supervise",
+        "bench.sweep.nursery",
+        "bench.sweep.serial",
+        "bench.tuning.on_ray.worker",
+        "bench.tuning.point",
+    ],
+)
 def test_what_stays_beside_a_trial_imports_no_torch(module: str):
-    assert not {name for name in reachable(module, lazy=False) if name.partition(".")[0] in (*HEAVY, "methods")}
+    heavy = set(HEAVY) - ({"ray"} if module == "bench.tuning.on_ray.worker" else set())
+    assert not {name for name in reachable(module, lazy=False) if name.partition(".")[0] in (*heavy, "methods")}
 
 
 def test_the_foundation_imports_no_suite_sweep_or_report():

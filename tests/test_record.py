@@ -17,7 +17,7 @@ from made_records import demo_like_suite, made_record
 from bench import storage
 from bench.provenance import described_cpu, environment
 from bench.record import RecordError, load_records, read_plan, read_record, to_frame, write_atomically, write_record
-from bench.status import overhead, suite_status
+from bench.status import look_at, overhead, suite_status
 
 VALUES = {"semseg": 67.21, "normals": 17.97}
 
@@ -200,6 +200,8 @@ def test_the_frame_has_one_row_a_record_with_flat_metrics_and_costs() -> None:
         ("[]", "schema_version"),
         ({"schema_version": 9}, "schema version 9"),
         ({"rows": [{}]}, "a row lacks"),
+        ({"rows": [3]}, "a row lacks"),
+        ({"rows": [dict.fromkeys(("cell_id", "label", "method", "kind", "run_ids", "tasks", "seeds"), "x")]}, "its run_ids 'x'"),
     ],
 )
 def test_a_wrong_plan_is_named_with_the_remedy(tmp_path: Path, plan: object, message: str) -> None:
@@ -215,10 +217,10 @@ def test_status_counts_a_damaged_record_and_goes_on(tmp_path: Path):
     directory = demo_like_suite().write(tmp_path / "made")
     damaged = next((directory / "records").glob("*.json"))
     damaged.write_text(damaged.read_text()[:100])
-    rows = suite_status(directory)
+    rows = suite_status(look_at(directory))
     assert sum("1 damaged" in row["not_ok"] for row in rows) == 1
     assert sum(row["trials"] for row in rows) == sum(row["ok"] for row in rows) + 1
-    assert overhead(directory)["slots"] > 0
+    assert overhead(look_at(directory))["slots"] > 0
 
 
 def test_processors_of_one_name_are_told_apart_by_family_and_model():

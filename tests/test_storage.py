@@ -240,6 +240,9 @@ def test_time_between_two_trials_of_a_slot_is_overhead():
     assert (shares["slots"], shares["slot_seconds"]) == (2, 300.0)
     assert shares["training_share"] == pytest.approx(180 / 300)
     assert slot_shares([])["not_training_share"] is None
+    for record in records:  # a slot that says when it began: half a minute before its first trial
+        record["launch"]["slot"] += "@2026-01-01T09:59:30+00:00"
+    assert slot_shares(records)["slot_seconds"] == pytest.approx(240.0 + 2 * 30.0)
 
 
 def test_costs_of_a_profile_stand_in_for_a_trial_s_own_and_count_once():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from bench.data.roots import ensure_synthetic
 from bench.launch import clear_leftovers
 from bench.progress import Board
 from bench.record import load_records, read_record, write_record
+from bench.status import slot_start
 from bench.storage import StorageError
 from bench.suites import load
 from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
@@ -180,10 +182,55 @@ def test_a_record_of_another_launch_is_made_again_only_on_demand(tmp_path: Path,
     (job,) = jobs_of(tmp_path, range(1), launch="second")
     assert run([job], monkeypatch, {})[0]["launch"]["id"] == "first"
     assert run([job | {"redo": True}], monkeypatch, {})[0]["launch"]["id"] == "second"
+    told = [line for line in (tmp_path / "logs" / f"{job['run_id']}.log").read_text().splitlines() if line.startswith("---")]
+    assert [line.split(",")[0] for line in told] == ["--- attempt 1", "--- a new launch", "--- attempt 1"]
+    assert told[1].startswith("--- a new launch, second, begins here, 20")
+
+
+def test_what_the_process_that_forks_the_trials_takes_to_start_counts_for_the_slot_and_for_no_trial(tmp_path: Path):
+    (job,), ready, spans = jobs_of(tmp_path, range(1)), [], []
+    with Supervisor() as supervisor:
+        forks = supervisor.nursery
+
+        def slow(module: str) -> Nursery:
+            time.sleep(1)
+            nursery = forks(module)
+            ready.append(time.time())
+            return nursery
+
+        supervisor.nursery = slow
+        attempts = tmp_path / "checkpoints" / f"{job['run_id']}.attempts"
+        supervisor.run(job, lambda _: spans.append(Attempts.read(attempts).spans()[0]))
+    assert datetime.datetime.fromisoformat(spans[0]["start"]).timestamp() >= ready[0]
+    assert slot_start(spans[0]["slot"]) <= ready[0] - 1
+
+
+def test_a_trial_that_outlived_its_time_limit_is_said_to_keep_a_checkpoint_only_where_there_is_one(tmp_path: Path):
+    attempts = Attempts(tmp_path / "a.b.attempts")
+    attempts.add("start 2026-01-01T00:00:00+00:00 launch now pid 1")
+    attempts.add("died of its time limit of 2 s")
+    for said in ("starts it again", "goes on from its checkpoint, which is kept"):
+        status, reason = hopeless(attempts, {"epochs": 3, "max_attempts": 3})
+        assert (status, reason.endswith(f"with a longer --time-limit {said}")) == ("timeout", True)
+        (tmp_path / "a.b.pt").touch()
+
+
+def test_a_pause_is_no_attempt_of_its_own_and_its_time_counts_in_the_limit(tmp_path: Path):
+    attempts = Attempts(tmp_path / "x.attempts")
+    attempts.add("start 2026-01-01T00:00:00+00:00 launch now pid 1")
+    attempts.add("died of signal 9 (SIGKILL)", at="2026-01-01T00:00:05+00:00")
+    assert (attempts.number, attempts.next_number, attempts.seconds_before_pause) == (1, 2, 0.0)
+    attempts.add("start 2026-01-01T00:01:00+00:00 launch now pid 2")
+    attempts.add("epoch 1", at="2026-01-01T00:01:03+00:00")
+    attempts.add("paused at a rung", at="2026-01-01T00:01:07+00:00")
+    assert (attempts.number, attempts.next_number, attempts.seconds_before_pause) == (2, 2, 7.0)
 
 
 def test_a_trial_that_goes_on_after_its_time_limit_keeps_the_time_of_its_earlier_attempts(tmp_path: Path):
-    jobs, reports = jobs_of(tmp_path, range(1), launch="second"), [{"start": "t", "seconds": 5.0, "launch": "first", "slot": None}]
+    jobs, reports = (
+        jobs_of(tmp_path, range(1), launch="second"),
+        [{"start": "2025-12-31T00:00:00+00:00", "seconds": 5.0, "launch": "first", "slot": None}],
+    )
     job = jobs[0] | {"redo": True}
     record = made_record(run_id=job["run_id"], values={"semseg": 1.0}, seed=0, cell_id="0" * 12)
     record |= {"status": "timeout", "reason": "planted", "attempt": 2, "launch": {"id": "first", "slot": "a:1"}}

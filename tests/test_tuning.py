@@ -15,8 +15,7 @@ from bench.data.synthetic import SyntheticConfig
 from bench.plan import write_plan
 from bench.record import read_record
 from bench.suites import Suite, load, multi_task_row, single_task_row
-from bench.sweep.jobs import Limits
-from bench.tuning.launch import Options, check, tune_suite
+from bench.tuning.launch import Options, tune_suite
 from bench.tuning.outcome import OUTCOME, TuningError, edges, read_outcome, setting_status, tuned_suite
 from bench.tuning.plan import Protocol, quasi_random_points, rungs, tuned_rows
 from bench.tuning.soundness import doubts
@@ -325,11 +324,3 @@ def test_a_setting_is_as_good_as_its_worst_trial(statuses: list, expected: str):
 def test_ray_tune_searches_and_stops_on_ray_only(tmp_path: Path, protocol: dict):
     with pytest.raises(ConfigError, match="--executor ray"):
         tune(tmp_path, 2, **protocol)
-
-
-@pytest.mark.parametrize("protocol", [{"asha": True}, {"searcher": "optuna"}])
-@pytest.mark.parametrize("limit", ["time_limit_seconds", "hang_seconds", "memory_bytes"])
-def test_limits_that_tunes_own_workers_do_not_keep_are_refused(protocol: dict, limit: str):
-    protocol = Protocol(budget=2, held_out=HeldOutConfig(), **protocol)
-    with pytest.raises(ConfigError, match="bound a trial in a process of its own"):
-        check(protocol, Options(executor="ray", limits=Limits(**{limit: 5})))

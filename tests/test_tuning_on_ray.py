@@ -1,27 +1,32 @@
 """Settings on Ray Tune: ASHA compares within a row alone, what it stops is a record, a killed setting goes on; Optuna forgets nothing."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
 from test_tuning import BASE, HELD_OUT, SERIAL, tune
+from typer.testing import CliRunner
 
 from bench import progress
-from bench.record import read_record, write_record
-from bench.status import log_tail, tuning_status
+from bench.cli import app
+from bench.record import read_record
+from bench.status import log_tail, look_at, tuning_status
 from bench.suites import Suite, multi_task_row, single_task_row
 from bench.sweep.attempts import Attempts
+from bench.sweep.jobs import Limits, make_job
+from bench.sweep.supervise import Supervisor
 from bench.trial import Launch
-from bench.tuning import point as point_module
 from bench.tuning.on_ray.schedulers import RowSchedulers, scores_at_rungs
-from bench.tuning.on_ray.searchers import RowSearchers
+from bench.tuning.on_ray.searchers import RowSearchers, asked_dir, asked_points
 from bench.tuning.outcome import setting_outcome
-from bench.tuning.plan import Point, Protocol, quasi_random_points, records_of, to_do, tuned_rows
-from bench.tuning.point import PROVISIONAL, run_point, take_stopped
+from bench.tuning.plan import Point, Protocol, quasi_random_points, records_of, rungs, to_do, tuned_rows
+from bench.tuning.point import ENTRY, PROVISIONAL, WORST_SCORE, run_point, take_stopped
 
 LONG = dataclasses.replace(BASE, recipe=dataclasses.replace(BASE.recipe, epochs=3))
 SUITE = Suite(
@@ -55,21 +60,31 @@ class StopError(BaseException):
     """Stands for the end of a worker that ASHA stops: `tune.report` does not return."""
 
 
-def train(point: Point, launch: Launch, stop_at: int | None = None) -> list[dict]:
-    reports = []
+@pytest.fixture(scope="module")
+def supervisor() -> Iterator[Supervisor]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the stubs
+        with Supervisor() as supervisor:
+            yield supervisor
 
-    def report(values: dict) -> None:
-        reports.append(values)
-        if values["rung"] == stop_at:
-            raise StopError
 
-    run = lambda: run_point(list(point.trials), launch, 0.0, report)  # noqa: E731
-    if stop_at is None:
-        run()
-    else:
-        with pytest.raises(StopError):
-            run()
-    return reports
+@pytest.fixture
+def train(supervisor: Supervisor) -> Callable[..., list[dict]]:
+    """Bring a setting to its records, or to the rung where it is stopped; returns what it reported."""
+
+    def run(point: Point, launch: Launch, stop_at: int | None = None, entry: str = ENTRY, **limits) -> list[dict]:
+        reports, jobs = [], [make_job(trial, launch, Limits(**limits), entry=entry) for trial in point.trials]
+
+        def report(values: dict) -> None:
+            reports.append(values)
+            if values["rung"] == stop_at:
+                raise StopError
+
+        with contextlib.nullcontext() if stop_at is None else pytest.raises(StopError):
+            run_point(jobs, rungs(3), supervisor, report)
+        return reports
+
+    return run
 
 
 def fake_tune_trial(row: str, index: int) -> SimpleNamespace:
@@ -105,7 +120,7 @@ def test_a_restarted_asha_knows_the_scores_of_earlier_launches(tmp_path: Path):
     assert decide(schedulers, LORA, 3, 1, 11.0) == TrialScheduler.CONTINUE
 
 
-def test_the_tasks_of_a_setting_wait_for_each_other_at_a_rung(launch: Launch):
+def test_the_tasks_of_a_setting_wait_for_each_other_at_a_rung(train: Callable, launch: Launch):
     point = POINTS[SINGLE, 0]
     reports = train(point, launch)
     assert [(report["rung"], report["status"]) for report in reports] == [(1, "running"), (3, "ok")]
@@ -122,7 +137,7 @@ def test_the_tasks_of_a_setting_wait_for_each_other_at_a_rung(launch: Launch):
         assert [line.split()[1] for line in log if line.startswith("---")] == ["attempt", "paused", "attempt"]
 
 
-def test_deaths_of_a_setting_count_over_launches_and_lost_nodes_do_not(launch: Launch):
+def test_deaths_of_a_setting_count_over_launches_and_lost_nodes_do_not(train: Callable, launch: Launch):
     point = POINTS[LORA, 0]
     run_id = point.trials[0].run_id
     attempts = Attempts(launch.suite_dir / "checkpoints" / f"{run_id}.attempts")
@@ -139,7 +154,7 @@ def test_deaths_of_a_setting_count_over_launches_and_lost_nodes_do_not(launch: L
 
 
 @pytest.mark.parametrize("row", [SINGLE, LORA])
-def test_what_asha_stops_is_a_record_with_its_score_and_not_to_do_again(launch: Launch, row: str):
+def test_what_asha_stops_is_a_record_with_its_score_and_not_to_do_again(train: Callable, launch: Launch, row: str):
     point = POINTS[row, 1]
     reports = train(point, launch, stop_at=1)
     run_ids = [trial.run_id for trial in point.trials]
@@ -162,7 +177,7 @@ def test_what_asha_stops_is_a_record_with_its_score_and_not_to_do_again(launch: 
 
 
 @pytest.mark.parametrize("row", [SINGLE, LORA])
-def test_a_setting_that_is_killed_after_a_rung_reports_the_rung_again_and_goes_on(launch: Launch, row: str):
+def test_a_setting_that_is_killed_after_a_rung_reports_the_rung_again_and_goes_on(train: Callable, launch: Launch, row: str):
     point = POINTS[row, 2]
     before = train(point, launch, stop_at=1)  # killed, not stopped: nobody took the record
     assert not any(records_of(point, launch.suite_dir))
@@ -176,13 +191,35 @@ def test_a_setting_that_is_killed_after_a_rung_reports_the_rung_again_and_goes_o
         assert [line["held_out"] for line in broken["history"]] == [line["held_out"] for line in whole["history"]]
 
 
-def test_a_diverging_setting_ranks_last(launch: Launch, monkeypatch: pytest.MonkeyPatch):
-    def diverged(trial, launch, **rest):
-        record = point_module.describe(trial, launch, 1) | {"status": "diverged", "reason": "planted", "timing": {}}
-        write_record(launch.suite_dir / "records", record)
+def test_a_diverging_setting_ranks_last(train: Callable, launch: Launch):
+    reports = train(POINTS[LORA, 3], launch, entry="stub_trials:diverge")
+    assert [(report["score"], report["status"]) for report in reports] == [(WORST_SCORE, "running"), (WORST_SCORE, "diverged")]
 
-    monkeypatch.setattr(point_module, "run_trial", diverged)
-    assert [report["score"] for report in train(POINTS[LORA, 3], launch)][-1] == point_module.WORST_SCORE
+
+@pytest.mark.parametrize(
+    ("deed", "limits", "status", "why"),
+    [
+        ("hang", {"hang_seconds": 6, "max_attempts": 1}, "killed", "hung: killed after 6 s without a sign of life"),
+        ("hang", {"time_limit_seconds": 6}, "timeout", "time limit of 6 s over"),
+        ("die", {"max_attempts": 2}, "killed", "died 2 times"),
+        ("abort for memory", {"memory_bytes": 2**33}, "oom", "out of memory under its limit of 8.00 GiB"),
+    ],
+)
+def test_limits_hold_for_the_trials_of_a_setting(deed: str, limits: dict, status: str, why: str, train: Callable, launch: Launch):
+    point = POINTS[SINGLE, 3]
+    first, second = (trial.run_id for trial in point.trials)
+    (launch.suite_dir / "deeds").parent.mkdir(parents=True, exist_ok=True)
+    (launch.suite_dir / "deeds").write_text(json.dumps({first: deed}))
+    reports = train(point, launch, entry="stub_trials:tune", **limits)
+    records = dict(zip((first, second), records_of(point, launch.suite_dir), strict=True))
+    assert (records[first]["status"], records[second]["status"]) == (status, "ok")
+    assert why in records[first]["reason"]
+    assert records[first]["log_tail"].splitlines()[-1] == f"--- recorded as {status}: {records[first]['reason']}"
+    assert [(report["rung"], report["status"], report["score"]) for report in reports] == [
+        (1, "running", (WORST_SCORE + 5) / 2),
+        (3, status, (WORST_SCORE + 5) / 2),
+    ]
+    assert not [path for path in (launch.suite_dir / "checkpoints").rglob("*") if path.is_file()]
 
 
 def test_optuna_keeps_what_it_asked_for_and_goes_on_with_it(launch: Launch):
@@ -198,8 +235,36 @@ def test_optuna_keeps_what_it_asked_for_and_goes_on_with_it(launch: Launch):
     assert again[3]["row"] == LORA
     assert again[3]["values"] != first[1]["values"]
     assert again[4] == "FINISHED"
-    counted = {row["row"]: (row["trials"], row["missing"]) for row in tuning_status(launch.suite_dir.parent)}
+    counted = {row["row"]: (row["trials"], row["missing"]) for row in tuning_status(look_at(launch.suite_dir))}
     assert counted == {SINGLE: (4, 4), LORA: (2, 2)}  # two tasks, two settings
+
+
+@pytest.mark.parametrize("content", ["", '{"row": "One', "[]", '{"row": "x", "values": {"peak_lr": NaN}}', '{"row": "x", "values": {}}'])
+def test_a_torn_setting_is_named_and_set_aside_and_its_number_is_never_given_again(content: str, tmp_path: Path):
+    pytest.importorskip("optuna")
+    tuning_dir = tmp_path / "tiny" / "tuning"
+    searcher = RowSearchers(ROWS[1:], 3, 0, tuning_dir)
+    drawn = [searcher.suggest(f"t{i}") for i in range(3)]
+    directory = asked_dir(ROWS[1], tuning_dir)
+    for index in (2, 1):  # the last one, and one amid the others
+        (directory / f"{index:04d}.json").write_text(content)
+        if content.startswith('{"row": "x", "values": {}'):
+            continue  # status does not know the space of a row
+        outcome = CliRunner().invoke(app, ["status", "tiny", "--results", str(tmp_path), "--json"])
+        assert outcome.exit_code == 1, outcome.exception
+        assert f"{index:04d}.json" in "".join(json.loads(outcome.output)["remarks"])
+    told = []
+    assert [point.index for point in asked_points(ROWS[1], tuning_dir, told.append)] == [0]
+    assert [f"{index:04d}.json" in line for index, line in zip((1, 2), told, strict=True)] == [True, True]
+    assert {path.name for path in (directory / "set_aside").iterdir()} == {"0001.json", "0002.json"}
+    restarted = RowSearchers(ROWS[1:], 3, 0, tuning_dir)
+    assert list(restarted.queue) == [(LORA, 0), (LORA, 3), (LORA, 4)]
+    again = [restarted.suggest(f"u{i}") for i in range(4)]
+    assert again[0] == drawn[0]
+    assert again[3] == "FINISHED"
+    values = [tuple(asked["values"].values()) for asked in (*drawn, *again[1:3])]
+    assert len(set(values)) == 5  # nothing is drawn twice
+    assert [path.name for path in sorted(directory.glob("*.json"))] == ["0000.json", "0003.json", "0004.json"]
 
 
 @pytest.mark.slow
@@ -230,3 +295,25 @@ def test_asha_and_optuna_on_ray_spend_the_same_budget_on_every_row(data: Path, t
     assert searched["complete"]
     assert searched["sequence"] is None
     assert [[setting["status"] for setting in row["settings"]] for row in searched["rows"]] == [["ok", "ok"]] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", [{"asha": True}, {"searcher": "optuna"}])
+def test_a_trial_that_hangs_in_a_tune_on_ray_is_a_failed_setting_and_the_others_finish(
+    protocol: dict, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(data, tmp_path / "data")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setattr("bench.tuning.on_ray.run.ENTRY", "stub_trials:tune")
+    tuning_dir = tmp_path / "tiny" / "tuning"
+    tuning_dir.mkdir(parents=True)
+    (tuning_dir / "deeds").write_text('{"*": "hang"}')
+    limits = Limits(hang_seconds=10, max_attempts=1)
+    outcome = tune(tmp_path, 2, suite=SUITE, options=dataclasses.replace(SERIAL, executor="ray", limits=limits), **protocol)
+    settings = [setting for row in outcome["rows"] for setting in row["settings"]]
+    hung = (tuning_dir / "first").read_text()
+    assert {setting["status"] for setting in settings if hung not in setting["run_ids"]} <= {"ok", "stopped"}
+    assert [setting["status"] for setting in settings if hung in setting["run_ids"]] == ["killed"]
+    assert "hung: killed after 10 s without a sign of life" in read_record(tuning_dir / "records" / f"{hung}.json")["reason"]
+    assert not outcome["complete"]
+    assert not [path for path in (tuning_dir / "checkpoints").rglob("*") if path.is_file()]

@@ -83,6 +83,9 @@ LeaveOut = Annotated[bool, typer.Option("--leave-out-broken-nodes", help="Run wi
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: whole reasons of failures, every setting of a tune.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors, and data that was asked for, only.")]
+MOST = 1e9
+"""Seconds, or GiB, beyond which a limit is none."""
+
 DEFAULT_RESULTS = Path("results")
 FILE_WIDTH = 200
 """Characters of a line where standard output is no terminal and COLUMNS does not say."""
@@ -113,7 +116,7 @@ def load_suite(
 
         suite = tuned_suite(suite, outcome := read_outcome(tuned_in / name))
         for doubt in doubts(outcome, tuned_in / name / TUNING, code_id()):
-            Console(stderr=True).print(doubt, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            warn(doubt)
     return suite if kept is None else with_held_out(suite, kept)
 
 
@@ -162,9 +165,21 @@ def limits_of(time_limit: float | None, attempts: int, memory_gib: float | None,
     """Return what bounds a trial, from the command line's words."""
     from bench.sweep.jobs import Limits
 
+    given = {"--time-limit": time_limit, "--hang-limit": hang_limit, "--memory-per-trial": memory_gib}
+    for option, value in given.items():
+        if value is not None and not abs(value) <= MOST:  # not a number is not
+            unit = "GiB" if option == "--memory-per-trial" else "seconds"
+            raise typer.BadParameter(
+                f"{option} takes a number of {unit}, at most {MOST:g}; got {value:g}. Leave it out for no limit of yours"
+            )
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     hangs = {} if hang_limit is None else {"hang_seconds": hang_limit or None}
     return Limits(time_limit_seconds=time_limit, max_attempts=attempts, memory_bytes=memory, **hangs)
+
+
+def warn(text: str) -> None:
+    """Print a line about something that the user should know, also where all else is quiet."""
+    Console(stderr=True).print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def end_interrupted(quiet: bool) -> NoReturn:

@@ -32,6 +32,7 @@ from bench.cli.options import (
     rerun_of,
     show_rows,
     slots_of,
+    warn,
 )
 from bench.cli.reports import print_report
 from bench.cli.running import Running, command_line, with_running
@@ -59,7 +60,7 @@ def plan(
 
     chosen = load_suite(suite, data_root, seeds, weights, results if tuned else None, held_out)
     with Steps("measures" if estimate else "counts", quiet=quiet) as steps:
-        rows = plan_rows(chosen, results / suite, data_root=data_root, estimate=estimate, progress=steps)
+        rows = plan_rows(chosen, results / suite, data_root=data_root, say=warn, estimate=estimate, progress=steps)
     if as_json:
         show_rows(rows, as_json)
         return
@@ -170,19 +171,20 @@ def status(
     quiet: Quiet = False,
 ) -> None:
     """Show which trials, also of a tune, have a record, which failed, run and are missing, and what slots did beside training."""
-    from bench.status import DAMAGED, TUNING, log_tail, overhead, remarks, suite_status, tuning_status
+    from bench.status import DAMAGED, TUNING, log_tail, look_at, overhead, remarks, suite_status, tuning_status
 
     directory = results / plain_name(suite, "suite")
     if tail is not None:
         print(log_tail(directory, tail, lines))
         return
-    tuning = tuning_status(directory)
-    rows = [] if tuning and not (directory / "plan.json").exists() else suite_status(directory)
-    spent = {"slots": overhead(directory), TUNING: overhead(directory / TUNING) if tuning else None}
-    remarked = remarks(directory) + remarks(directory / TUNING)
+    shelf, of_tune = look_at(directory), look_at(directory / TUNING)
+    tuning = tuning_status(of_tune)
+    rows = [] if tuning and not (directory / "plan.json").exists() else suite_status(shelf)
+    spent = {"slots": overhead(shelf), TUNING: overhead(of_tune) if tuning else None}
+    remarked = remarks(shelf) + remarks(of_tune)
     if as_json:
-        of_tune = {"rows": tuning, "slots": spent[TUNING]} if tuning else None
-        print(json.dumps({"rows": rows, "slots": spent["slots"], TUNING: of_tune, "remarks": remarked}, indent=1, ensure_ascii=False))
+        shown = {"rows": tuning, "slots": spent[TUNING]} if tuning else None
+        print(json.dumps({"rows": rows, "slots": spent["slots"], TUNING: shown, "remarks": remarked}, indent=1, ensure_ascii=False))
     elif not quiet:
         show_status(rows, spent["slots"])
         if tuning:
@@ -190,7 +192,7 @@ def status(
             show_status(tuning, spent[TUNING])
         print("\n".join(remarked), end="\n" if remarked else "")
     done = all(row["ok"] == row["trials"] for row in rows) if rows else not any(row["missing"] for row in tuning)
-    broken = any(DAMAGED in row["not_ok"] for row in tuning)
+    broken = any(DAMAGED in row["not_ok"] for row in tuning) or bool(of_tune.torn)
     raise typer.Exit(OK if done and not broken else SOME_FAILED)
 
 

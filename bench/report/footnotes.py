@@ -300,7 +300,7 @@ def schema_notes(plan: Mapping, own: Sequence[Mapping], set_aside: Sequence[str]
         own: Records of the plan.
         set_aside: Names of the files, as `bench.report.loading.Results` holds them.
     """
-    notes = migration_notes(own, ABSENT_AT_MOST)
+    notes = migration_notes(own)
     if (version := plan.get("migrated_from")) is not None:
         notes.append(f"The plan was written in schema {version}; the file stays as it is.")
     if set_aside:

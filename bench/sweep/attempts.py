@@ -12,6 +12,7 @@ that a crash has torn is named once and skipped.
 
 import contextlib
 import datetime
+import itertools
 import logging
 import re
 from dataclasses import dataclass, field
@@ -79,6 +80,17 @@ class Attempts:
     def number(self) -> int:
         """The number of the last attempt: to go on after a pause is none."""
         return self.starts - sum(line.startswith("paused") for line in self.lines[:-1])
+
+    @property
+    def next_number(self) -> int:
+        """The number of the attempt that the next start belongs to."""
+        return self.starts + 1 - sum(line.startswith("paused") for line in self.lines)
+
+    @property
+    def seconds_before_pause(self) -> float:
+        """What the attempt that is paused now has taken so far; 0 where none is."""
+        parts = itertools.takewhile(lambda span: (span["ended"] or "").startswith("paused"), reversed(self.spans()))
+        return sum(span["seconds"] for span in parts)
 
     @property
     def losses(self) -> int:

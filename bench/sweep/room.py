@@ -46,6 +46,17 @@ def require_room(jobs: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str,
             )
 
 
+def require_memory(memory_bytes: int | None, there: int | None) -> None:
+    """Check that this machine, which has `there` bytes of memory as far as that is known, can hold a trial.
+
+    Raises:
+        RoomError: It can not: the trial's limit would be none.
+    """
+    if memory_bytes is not None and there is not None and memory_bytes > there:
+        asked, has = (f"{amount / 2**30:,.2f} GiB" for amount in (memory_bytes, there))
+        raise RoomError(f"--memory-per-trial asks for {asked}, but this machine has {has} of memory; give at most that, or leave it out")
+
+
 def described(cpus: float, gpus: float, memory_bytes: float) -> str:
     """Say what a job asks for, or a node has."""
     return f"{cpus:g} CPUs, {gpus:g} GPUs and {memory_bytes / 2**30:.1f} GiB of memory"

@@ -32,6 +32,9 @@ KILL_SECONDS = 60.0
 ORPHAN_SECONDS = 120.0
 """So long may a process of an earlier launch go on with the same trial before this one gives up waiting for its end."""
 
+PAUSED = "paused"
+"""What a trial that is to stop at an epoch (`until` in its job) has come to instead of a record; it goes on from there."""
+
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}
 
 Job = dict[str, Any]
@@ -42,6 +45,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.nurseries: dict[str, Nursery] = {}
+        self.slot = f"{platform.node()}:{os.getpid()}@{now()}"
 
     def __enter__(self) -> "Supervisor":
         return self
@@ -71,7 +75,7 @@ class Supervisor:
             on_event: Told of every epoch.
 
         Returns:
-            The record's status.
+            The record's status, or `PAUSED`.
 
         Raises:
             StorageError: The disk does not take what the trial writes: the launch must stop.
@@ -80,29 +84,33 @@ class Supervisor:
         with held(checkpoints / f"{job['run_id']}.lock"):
             attempts = Attempts.read(checkpoints / f"{job['run_id']}.attempts")
             attempts.close_open(job["launch_id"])
-            while (status := recorded(job)) is None:
+            paused = False
+            while (status := recorded(job)) is None and not paused:
                 if (verdict := hopeless(attempts, job)) is not None:
                     self.bury(job, attempts, *verdict)
                 else:
-                    self.attempt(job, attempts, on_event)
-            attempts.remove()
+                    paused = self.attempt(job, attempts, on_event)
+            if status is not None:
+                attempts.remove()
         (checkpoints / f"{job['run_id']}.lock").unlink(missing_ok=True)
-        return status
+        return status or PAUSED
 
-    def attempt(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> None:
-        """Start the job once and follow it to its end, which may leave a record."""
+    def attempt(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> bool:
+        """Start the job once and follow it to its end, which may leave a record; returns whether it has paused instead."""
         log, (before, spans) = log_file(job), superseded(job)
-        number = before + attempts.starts + 1
-        (module, _, function), started = job["entry"].partition(":"), time.time()
-        nursery, of_launch = self.nursery(module), job["launch"] | {"slot": slot()}
-        append_line(log, f"--- attempt {number}, {iso(started)}, host {platform.node()}")
+        number = before + attempts.next_number
+        module, _, function = job["entry"].partition(":")
+        nursery, of_launch = self.nursery(module), job["launch"] | {"slot": self.slot}
+        started = time.time()  # once the nursery is there: what it took counts for the slot, not for the trial that happens to be its first
+        self.note_start(job, attempts, log, f"--- attempt {number}, {iso(started)}, host {platform.node()}")
         message = job | {"started": started, "attempt": number, "launch": of_launch, "earlier_attempts": spans + attempts.spans()}
         hidden, kills = {} if job["gpus"] else NO_GPU, memory_kills()
         pid = nursery.start(function, message, log=log, environment=hidden, memory_bytes=job["memory_bytes"])
-        attempts.add(f"start {iso(started)} host {platform.node()} launch {job['launch_id']} slot {slot()} pid {pid}")
-        code, overdue, limit = None, None, job["time_limit_seconds"]
+        limit = None if job["time_limit_seconds"] is None else job["time_limit_seconds"] - attempts.seconds_before_pause
+        attempts.add(f"start {iso(started)} host {platform.node()} launch {job['launch_id']} slot {self.slot} pid {pid}")
+        code, overdue, paused = None, None, None
         for event in nursery.events(None if limit is None else started + limit - time.time(), job["hang_seconds"]):
-            code, overdue = event.get("exit", code), event.get("overdue", overdue)
+            code, overdue, paused = (event.get(name, known) for name, known in (("exit", code), ("overdue", overdue), ("paused", paused)))
             if "storage" in event:
                 attempts.add("interrupted by the disk", at=now())
                 self.close()
@@ -112,12 +120,24 @@ class Supervisor:
                 on_event(event)
         if overdue is not None:
             self.end_overdue(module, pid)
+        if code == 0 and paused is not None:
+            attempts.add("paused at a rung", at=now())
+            append_line(log, f"--- paused after epoch {paused}, {now()}")
+            return True
         if recorded(job) is None:
             death = overdue_death(overdue, job) if overdue is not None else how(code, memory_kills() - kills)
             if overdue is None and job["memory_bytes"] and (words := last_words((tail(log) or "").rpartition("\n--- attempt")[2])):
                 death = f"{death}, out of memory under its limit of {job['memory_bytes'] / 2**30:.2f} GiB: {words[:200]}"
             attempts.add(f"died {death}", at=now())
             append_line(log, f"--- attempt {number} died {death}, {whereabouts(attempts.epoch, job['epochs'])}, {now()}")
+        return False
+
+    def note_start(self, job: Job, attempts: Attempts, log: Path, line: str) -> None:
+        """Write a line about a start into the trial's log; before it one that a new launch begins, where an older one wrote there."""
+        of_this = any(f" launch {job['launch_id']} " in known for known in attempts.lines)
+        if not of_this and log.exists() and log.stat().st_size:
+            append_line(log, f"--- a new launch, {job['launch_id'] or 'without a name'}, begins here, {now()}")
+        append_line(log, line)
 
     def end_overdue(self, module: str, pid: int) -> None:
         """Kill a child and see it end; a nursery whose child does not end even so, because it waits inside of the kernel, is given up."""
@@ -129,7 +149,7 @@ class Supervisor:
         """Record a death that the trial could not record itself, in a process that has what a record needs."""
         nursery, (before, spans) = self.nursery(ENTRIES), superseded(job)
         message = job | {"status": status, "reason": reason, "started": time.time()}
-        message |= {"attempt": before + attempts.starts, "earlier_attempts": spans + attempts.spans()}
+        message |= {"attempt": before + attempts.number, "earlier_attempts": spans + attempts.spans()}
         append_line(log_file(job), f"--- recorded as {status}: {reason}")
         nursery.start("bury", message, log=log_file(job), environment=NO_GPU)
         events = list(nursery.events(600))
@@ -144,7 +164,8 @@ def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
     deaths = attempts.deaths
     where = f"last {whereabouts(attempts.epoch, job['epochs'])}"
     if deaths and "time limit" in deaths[-1]:
-        again = "its checkpoint is kept: `--rerun failed` with a longer --time-limit goes on from there"
+        kept = attempts.path.with_suffix(".pt").exists()
+        again = f"`--rerun failed` with a longer --time-limit {'goes on from its checkpoint, which is kept' if kept else 'starts it again'}"
         return "timeout", f"{deaths[-1].removeprefix('of ')} over, {where}, and killed; {again}"
     if deaths and "out of memory under its limit" in deaths[-1]:  # it would again
         return "oom", f"its process died {deaths[-1]}; {where}; --memory-per-trial allows more"
@@ -259,8 +280,3 @@ def now() -> str:
 def iso(seconds: float) -> str:
     """Return a time stamp in UTC, ISO 8601."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
-
-
-def slot() -> str:
-    """Name this supervisor: what runs in it runs one after the other."""
-    return f"{platform.node()}:{os.getpid()}"

@@ -1,8 +1,9 @@
 """What `tune` does: the settings that lack a record on an executor, then the outcome."""
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from bench import provenance
 from bench.config import ConfigError, TrialConfig
 from bench.data.roots import open_split
 from bench.launch import RERUN, new_launch, prepare_weights, render_data
-from bench.plan import write_plan
+from bench.memory import machine_memory
+from bench.plan import Reader, write_plan
 from bench.prepare import prepare_trials
-from bench.record import read_trusted
 from bench.suites import Row, Suite
 from bench.sweep.jobs import Limits
 from bench.sweep.lock import only_launch
 from bench.sweep.on_ray import set_environment
 from bench.sweep.place import AUTO, Plan, Slots, place
+from bench.sweep.room import require_memory
 from bench.trial import Launch
 from bench.tuning.outcome import outcome_of, write_outcome
 from bench.tuning.plan import Point, Protocol, TunedRow, quasi_random_points, records_of, rungs, to_do, tuned_rows
@@ -27,8 +29,6 @@ from bench.tuning.point import forget
 
 TUNING = "tuning"
 SEARCHERS = ("halton", "optuna")
-LIMITS = {"--time-limit": "time_limit_seconds", "--hang-limit": "hang_seconds", "--memory-per-trial": "memory_bytes"}
-"""What bounds a trial that has a process of its own."""
 SPLITS = ("train", "held_out")
 """All that a tune reads."""
 
@@ -101,7 +101,7 @@ def tune_suite(
 
 
 def check(protocol: Protocol, options: Options) -> None:
-    """Raise ConfigError where the options do not go together."""
+    """Raise ConfigError where the options do not go together, RoomError where a trial does not fit on this machine."""
     if options.rerun - set(RERUN):
         raise ConfigError(f"--rerun takes {' and '.join(RERUN)}, separated by a comma; got {', '.join(sorted(options.rerun))}")
     if protocol.searcher not in SEARCHERS:
@@ -110,10 +110,8 @@ def check(protocol: Protocol, options: Options) -> None:
         raise ConfigError("--asha and --searcher optuna are Ray Tune's: use --executor ray, or leave them out with serial")
     if options.executor == "serial" and options.slots != Slots():
         raise ConfigError("--address, --gpus-per-trial and --cpus-per-trial are for --executor ray; leave them out with serial")
-    given = [flag for flag, limit in LIMITS.items() if getattr(options.limits, limit) != getattr(Limits(), limit)]
-    if given and (protocol.asha or protocol.searcher == "optuna"):
-        said = f"{' and '.join(given)} bound a trial in a process of its own"
-        raise ConfigError(f"{said}; with --asha and --searcher optuna Tune's workers hold whole settings: leave out either")
+    if options.executor == "serial":
+        require_memory(options.limits.memory_bytes, machine_memory())
     if options.slots.gpus == AUTO:
         raise ConfigError("--gpus-per-trial auto needs profiles, which a tune does not measure: give a number")
 
@@ -147,9 +145,8 @@ def run_fixed(
         return
     prepare_weights(list(missing.values()), launch.weights_file)
     if protocol.asha:
-        make_again(missing, launch.suite_dir)
-        waiting, known = split_known(points, launch.suite_dir)
-        run_on_tune(rows, waiting, known, protocol, launch, options)
+        waiting, known = split_known(points, launch.suite_dir, missing)
+        run_on_tune(rows, waiting, known, protocol, launch, options, again=frozenset(missing))
         return
     plan = Plan(plan_of(suite, rows, points), [], list(missing.values()), redo=True)  # also of what ASHA stopped
     place(plan, launch, options.slots, options.limits, quiet=options.quiet)
@@ -159,17 +156,12 @@ def remaining(
     points: Sequence[Point], protocol: Protocol, tuning_dir: Path, rerun: frozenset[str], console: Console
 ) -> dict[str, TrialConfig]:
     """Return the trials to run, by run id; a damaged record is set aside, and named, first."""
-    for path in (tuning_dir / "records" / f"{trial.run_id}.json" for point in points for trial in point.trials):
-        problem = read_trusted(path)[1] if path.exists() else None
-        if problem is not None:
-            console.print(problem, style="yellow", markup=False)
+    say = partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    with Reader(say, move=True) as reader:
+        for point in points:
+            for trial in point.trials:
+                reader.read(tuning_dir / "records" / f"{trial.run_id}.json")
     return to_do(points, tuning_dir, asha=protocol.asha, rerun=rerun, code_id=provenance.code_id())
-
-
-def make_again(run_ids: Iterable[str], tuning_dir: Path) -> None:
-    """Remove the records of trials that Tune's workers are to make again: there, a trial with a record is done."""
-    for run_id in run_ids:
-        (tuning_dir / "records" / f"{run_id}.json").unlink(missing_ok=True)
 
 
 def run_searched(rows: Sequence[TunedRow], protocol: Protocol, launch: Launch, options: Options, console: Console) -> list[Point]:
@@ -178,18 +170,20 @@ def run_searched(rows: Sequence[TunedRow], protocol: Protocol, launch: Launch, o
     from bench.tuning.on_ray.searchers import asked_points
 
     def asked() -> list[Point]:
-        return [point for tuned in rows for point in asked_points(tuned, launch.suite_dir)[: protocol.budget]]
+        say = partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        return [point for tuned in rows for point in asked_points(tuned, launch.suite_dir, say)[: protocol.budget]]
 
     points = asked()
-    make_again(remaining(points, protocol, launch.suite_dir, options.rerun, console), launch.suite_dir)
-    waiting, known = split_known(points, launch.suite_dir)
+    missing = remaining(points, protocol, launch.suite_dir, options.rerun, console)
+    forget([trial.run_id for point in points for trial in point.trials if trial.run_id not in missing], launch.suite_dir)
+    waiting, known = split_known(points, launch.suite_dir, missing)
     console.print(
         f"{protocol.budget} settings for each of {len(rows)} rows by Optuna; {len(known)} have their records, {len(waiting)} go on",
         highlight=False,
     )
     if len(known) < protocol.budget * len(rows):
         prepare_weights([base for tuned in rows for base in tuned.bases], launch.weights_file)
-        run_on_tune(rows, None, known, protocol, launch, options)
+        run_on_tune(rows, None, known, protocol, launch, options, again=frozenset(missing))
     return asked()
 
 
@@ -200,10 +194,12 @@ def run_on_tune(
     protocol: Protocol,
     launch: Launch,
     options: Options,
+    *,
+    again: Collection[str],
 ) -> None:
-    """Run settings on Ray Tune, or let Optuna choose them there."""
+    """Run settings on Ray Tune, or let Optuna choose them there; `again` are run ids of trials whose record is made again."""
     set_environment(options.slots.address)
-    from bench.tuning.on_ray import run_points
+    from bench.tuning.on_ray.run import run_points
     from bench.tuning.on_ray.schedulers import scores_at_rungs
 
     marks = rungs(rows[0].bases[0].recipe.epochs)
@@ -211,6 +207,7 @@ def run_on_tune(
         rows,
         points=points,
         known=[(point, scores_at_rungs(records, marks)) for point, records in known],
+        again=again,
         budget=protocol.budget,
         asha=protocol.asha,
         launch=launch,
@@ -220,11 +217,12 @@ def run_on_tune(
     )
 
 
-def split_known(points: Sequence[Point], tuning_dir: Path) -> tuple[list[Point], list[tuple[Point, list[dict[str, Any]]]]]:
-    """Return the settings that lack a record, and the others with their records."""
-    with_records = [(point, records_of(point, tuning_dir)) for point in points]
-    waiting = [point for point, records in with_records if not all(records)]
-    return waiting, [(point, records) for point, records in with_records if all(records)]
+def split_known(
+    points: Sequence[Point], tuning_dir: Path, missing: Collection[str]
+) -> tuple[list[Point], list[tuple[Point, list[dict[str, Any]]]]]:
+    """Return the settings that have trials to run, by `missing` run ids, and the others with their records."""
+    waiting = [point for point in points if any(trial.run_id in missing for trial in point.trials)]
+    return waiting, [(point, records_of(point, tuning_dir)) for point in points if point not in waiting]
 
 
 def plan_of(suite: Suite, rows: Sequence[TunedRow], points: Sequence[Point]) -> Suite:

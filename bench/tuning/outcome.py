@@ -12,7 +12,8 @@ from bench.errors import SuiteError
 from bench.plan import plan_row
 from bench.record import SCHEMA_VERSION, write_atomically
 from bench.suites import Row, Suite
-from bench.tuning.plan import REDUCTION_FACTOR, STOPPED, Point, Protocol, TunedRow, records_of, rungs
+from bench.tuning.plan import REDUCTION_FACTOR, Point, Protocol, TunedRow, records_of, rungs
+from bench.tuning.point import STOPPED
 from bench.tuning.soundness import flaw_of
 from bench.tuning.space import LEARNING_RATE, unit_points, with_values
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.config import ConfigError, HeldOutConfig, TrialConfig
 from bench.record import read_record
 from bench.suites import Row, Suite
+from bench.tuning.point import STOPPED
 from bench.tuning.space import learning_rates, space_of, unit_points, values_at, with_values
 from methods.base import Range
 
@@ -16,8 +17,6 @@ REDUCTION_FACTOR = 3
 
 RUNGS = 2
 """Rungs of ASHA below the last epoch."""
-
-STOPPED = "stopped"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.record import SCHEMA_VERSION, RecordError, read_whole
+from bench.record import SCHEMA_VERSION, examine
 
 FIELDS: dict[str, type | tuple[type, ...]] = {"budget": int, "seeds": list, "held_out": dict, "epochs": int, "rows": list}
 ROW: dict[str, type | tuple[type, ...]] = {"label": str, "cell_id": str, "method": dict, "space": dict, "complete": bool, "edge": list}
@@ -94,9 +94,7 @@ def doubts(outcome: Mapping[str, Any], tuning_dir: Path, code_id: str) -> list[s
     said = []
     for run_id in (run_id for row in outcome["rows"] for setting in row["settings"] for run_id in setting["run_ids"]):
         path = tuning_dir / "records" / f"{run_id}.json"
-        try:
-            _ = read_whole(path) if path.exists() else None
-        except RecordError as error:
+        if path.exists() and (error := examine(path)[1]) is not None:
             said.append(f"damaged behind tuning.json: {error} Run the same `tune` command again: it makes that record anew.")
     others = sorted({made_by for row in outcome["rows"] for made_by in row.get("code_ids", ())} - {code_id})
     if others:

@@ -1,8 +1,9 @@
 """Optuna for each row: a study of its own, which remembers over launches what it asked for."""
 
 import json
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from ray.tune.search import Searcher
 
 from bench.record import write_atomically
 from bench.sweep.on_ray import SweepError
+from bench.tuning.asked import next_index, whole_settings
 from bench.tuning.on_ray.points import describe_point
 from bench.tuning.plan import Point, TunedRow, records_of
 from bench.tuning.space import rounded
 from methods.base import Range
+
+logger = logging.getLogger(__name__)
 
 
 class RowSearchers(Searcher):
@@ -24,20 +28,28 @@ class RowSearchers(Searcher):
         budget: Settings a row.
         seed: Of the studies' samplers.
         tuning_dir: Where records and asked-for settings are.
+        again: Run ids of trials whose record is made again.
+
+    Attributes:
+        queue: Row and number of the settings that lack a record, in the order in which they start.
+        describe: What Tune is given of a setting.
     """
 
-    def __init__(self, rows: Sequence[TunedRow], budget: int, seed: int, tuning_dir: Path) -> None:
+    def __init__(self, rows: Sequence[TunedRow], budget: int, seed: int, tuning_dir: Path, again: Collection[str] = ()) -> None:
         super().__init__(metric="score", mode="max")
         self.rows = {tuned.row.label: tuned for tuned in rows}
-        self.asked = {label: asked_points(tuned, tuning_dir) for label, tuned in self.rows.items()}
-        seeds = {label: seed + len(points) for label, points in self.asked.items()}  # else a restarted sampler would repeat itself
-        self.studies = {label: study_of(tuned.space, seeds[label]) for label, tuned in self.rows.items()}
+        self.asked = {label: {p.index: p for p in asked_points(tuned, tuning_dir, logger.warning)} for label, tuned in self.rows.items()}
+        fresh = {label: next_index(asked_dir(tuned, tuning_dir)) for label, tuned in self.rows.items()}
+        # a sampler that starts anew must not repeat what the one before it drew
+        self.studies = {label: study_of(tuned.space, seed + fresh[label]) for label, tuned in self.rows.items()}
         self.tuning_dir, self.owner = tuning_dir, {}
+        self.describe: Callable[[Point], dict[str, Any]] = describe_point
         self.queue: deque[tuple[str, int]] = deque()
-        for index in range(budget):
+        for place in range(budget):
             for label, points in self.asked.items():
-                records = records_of(points[index], tuning_dir) if index < len(points) else [None]
-                if all(records):
+                index = [*points, *range(fresh[label], fresh[label] + budget)][place]
+                records = records_of(points[index], tuning_dir) if index in points else [None]
+                if all(record is not None and record["run_id"] not in again for record in records):
                     self.tell(label, points[index].values, records)
                 else:
                     self.queue.append((label, index))
@@ -53,13 +65,13 @@ class RowSearchers(Searcher):
             return Searcher.FINISHED
         label, index = self.queue.popleft()
         points = self.asked[label]
-        if index >= len(points):
+        if index not in points:
             suggested = self.studies[label].suggest(trial_id)
             self.owner[trial_id] = label
-            points.append(self.rows[label].point(index, {name: rounded(value) for name, value in suggested.items()}))
+            points[index] = self.rows[label].point(index, {name: rounded(value) for name, value in suggested.items()})
             path = asked_dir(self.rows[label], self.tuning_dir) / f"{index:04d}.json"
             write_atomically(path, json.dumps(describe_point(points[index])) + "\n")
-        return describe_point(points[index])
+        return self.describe(points[index])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a study learns from settings that finished."""
@@ -100,7 +112,6 @@ def asked_dir(tuned: TunedRow, tuning_dir: Path) -> Path:
     return tuning_dir / "asked" / f"{tuned.bases[0].cell_id}-{tuned.row.kind}"
 
 
-def asked_points(tuned: TunedRow, tuning_dir: Path) -> list[Point]:
-    """Return the settings that a row's searcher has asked for so far, in order."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(asked_dir(tuned, tuning_dir).glob("*.json"))]
-    return [tuned.point(i, asked["values"]) for i, asked in enumerate(found)]
+def asked_points(tuned: TunedRow, tuning_dir: Path, say: Callable[[str], None]) -> list[Point]:
+    """Return the settings that a row's searcher has asked for so far, in order; `say` is told of a damaged one, which is set aside."""
+    return [tuned.point(asked["index"], asked["values"]) for asked in whole_settings(asked_dir(tuned, tuning_dir), tuned.space, say)]

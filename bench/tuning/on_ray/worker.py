@@ -1,0 +1,19 @@
+"""What a Tune worker does: it supervises the trials of one setting. No torch."""
+
+import json
+from typing import Any
+
+from ray import tune
+
+from bench.storage import StorageError
+from bench.sweep.supervise import Supervisor
+from bench.tuning.point import WORST_SCORE, run_point
+
+
+def attend(config: dict[str, Any]) -> None:
+    """Bring the trials of a setting to their records: the trainable."""
+    with Supervisor() as supervisor:
+        try:
+            run_point(json.loads(config["jobs"]), config["rungs"], supervisor, tune.report)
+        except StorageError as error:
+            tune.report({"epoch": 0, "loss": 0.0, "status": "storage", "message": str(error), "rung": 0, "score": WORST_SCORE})
