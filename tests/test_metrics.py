@@ -274,6 +274,13 @@ def test_an_angle_that_meets_a_limit_exactly_is_not_within_it(monkeypatch: pytes
     assert [scores[f"within_{limit}"] for limit in ("11.25", "22.5", "30")] == [0, 25, 75]
 
 
+@pytest.mark.parametrize("middle", [20.001, 20.009, 179.999, 180.0])
+def test_the_median_of_angles_is_right_to_0_005_degrees(middle: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.measure.metrics.angle_deg", lambda logits, label: torch.tensor([[[180.0, 3.0, middle]]]).double())
+    scores = scored("normals", torch.ones(1, 3, 1, 3), torch.full((1, 3, 1, 3), 3**-0.5))
+    assert scores["median_deg"] == pytest.approx(middle, abs=0.005 + 1e-5)
+
+
 @pytest.mark.parametrize("degrees", [0.0, 1e-3, 0.1, 45.0, 90.0, 179.9, 179.999, 180.0])
 def test_angles_keep_their_digits_near_0_and_180(degrees):
     radians = math.radians(degrees)
