@@ -149,6 +149,14 @@ def test_a_prediction_on_the_label_is_perfect_and_one_beyond_reach_is_nothing():
     assert counts(line(column=32), label, 2 * 0.0075 / reach * 1.01)[0][middle] == off[1][middle]
 
 
+def test_thick_labels_count_as_their_thinned_lines():
+    label = np.zeros((64, 64), np.uint8)
+    label[:, 29:32] = 1
+    matched, predicted, labelled = counts(line(), label, 0.0075)
+    assert labelled == thin(label == 1).sum() < 70
+    assert matched[50] == predicted[50] > 50
+
+
 def test_scores_are_by_hand():
     # One image, three thresholds' worth of counts: precision 1/2, 1, 1; recall 1, 1/2, 0.
     rows = {key: np.zeros((1, 99), np.int32) for key in ("matched", "predicted")}
@@ -201,6 +209,9 @@ def test_ignored_pixels_count_neither_as_label_nor_as_prediction():
     noisy = plain.copy()
     noisy[:, 40:] = np.random.default_rng(0).random((64, 24))
     assert all(np.array_equal(a, b) for a, b in zip(counts(plain, label, 0.0075), counts(noisy, label, 0.0075), strict=True))
+    beside, label[:, 30], label[:, 37] = line(column=37), 0, 1  # so near that smoothing reaches over
+    noisy = np.where(label == IGNORE, noisy, beside)
+    assert all(np.array_equal(a, b) for a, b in zip(counts(beside, label, 0.0075), counts(noisy, label, 0.0075), strict=True))
     everything = METRICS["edges"]()
     everything.update(logit(plain), torch.full((1, 64, 64), IGNORE, dtype=torch.uint8))
     assert everything.compute() == dict.fromkeys(("odsf", "oisf", "ap", "threshold"))

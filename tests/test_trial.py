@@ -206,6 +206,13 @@ def test_a_task_starts_from_the_same_decoder_alone_and_among_others():
         torch.testing.assert_close(value, together.decoders["saliency"].state_dict()[name], rtol=0, atol=0)
 
 
+def test_decoders_of_two_tasks_start_apart_and_so_do_those_of_two_seeds():
+    model, other = build_model(BASE), build_model(dataclasses.replace(BASE, seed=1))
+    first = {task: decoder.narrow[0].weight for task, decoder in model.decoders.items()}
+    assert len({tuple(weight.flatten().tolist()) for weight in first.values()}) == len(BASE.tasks)
+    assert not any(torch.equal(weight, other.decoders[task].narrow[0].weight) for task, weight in first.items())
+
+
 def test_methods_of_one_seed_start_from_the_same_backbone_and_decoders():
     frozen, mtlora = build_model(BASE), build_model(MTLORA)
     torch.testing.assert_close(frozen.decoders.state_dict(), mtlora.decoders.state_dict(), rtol=0, atol=0)
