@@ -2,15 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.config import RecipeConfig
+from bench.tasks import TASKS, Task
 from bench.training import loop
-from bench.training.loop import DivergedError, FitState, StepClock, load_checkpoint, save_checkpoint, train_epoch, train_step
+from bench.training.loop import DivergedError, FitState, StepClock, evaluate, load_checkpoint, save_checkpoint, train_epoch, train_step
 from bench.training.optim import build_optimizer, learning_rate
 
 CPU = torch.device("cpu")
@@ -20,6 +21,7 @@ class Model(nn.Module):
     """Depth from colours by a 1x1 convolution, behind a batch norm; a frozen layer that no task reads."""
 
     tasks = ("depth",)
+    table: ClassVar[dict[str, Task]] = {"depth": TASKS["depth"]}
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,6 +111,18 @@ def test_an_epoch_trains_at_the_rate_of_every_step_and_reports_means(monkeypatch
     assert training == [True] * 5
     assert (line["epoch"], line["lr"], line["losses"], line["loss"]) == (3, rates[-1][0], {"depth": pytest.approx(3)}, pytest.approx(30))
     assert len(clock.seconds) == 5 - loop.WARMUP_STEPS
+
+
+def test_evaluation_changes_nothing_and_scores_the_model_as_it_will_be_used():
+    model, images = trained(3)[0].train(), batch(7) | {"id": ["a", "b"]}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    metrics, per_image = evaluate(model, [images, images], CPU)
+    torch.testing.assert_close(dict(model.state_dict()), state, rtol=0, atol=0)
+    with torch.no_grad():
+        error = model.eval()(images["image"])["depth"] - images["depth"]
+    assert metrics["depth"]["rmse_m"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-5)
+    assert per_image["id"].tolist() == ["a", "b", "a", "b"]
+    assert per_image["depth/valid"].tolist() == [16] * 4
 
 
 def trained(steps: int, growth_interval: int = 2) -> tuple[Model, torch.optim.Optimizer, torch.amp.GradScaler]:
