@@ -209,7 +209,7 @@ def test_ignored_pixels_count_neither_as_label_nor_as_prediction():
     noisy = plain.copy()
     noisy[:, 40:] = np.random.default_rng(0).random((64, 24))
     assert all(np.array_equal(a, b) for a, b in zip(counts(plain, label, 0.0075), counts(noisy, label, 0.0075), strict=True))
-    beside, label[:, 30], label[:, 37] = line(column=37), 0, 1  # so near that smoothing reaches over
+    beside, label[:, 30], label[:, 39] = line(column=39), 0, 1  # so near that smoothing reaches over
     noisy = np.where(label == IGNORE, noisy, beside)
     assert all(np.array_equal(a, b) for a, b in zip(counts(beside, label, 0.0075), counts(noisy, label, 0.0075), strict=True))
     everything = METRICS["edges"]()
