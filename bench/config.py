@@ -29,7 +29,7 @@ class BackboneConfig:
     """The backbone.
 
     Attributes:
-        name: A Swin of timm's registry.
+        name: A model of timm's registry: a Swin, SwinV2, plain ViT or PVT v2, see `bench.model.backbone`.
         weights: "timm", "demo", "scratch", or "sha256:<hex>" of a file that is given on the command line.
         drop_path: Stochastic depth of the last block; rises linearly from 0.
     """

@@ -119,7 +119,8 @@ def per_stage(backbone: nn.Module, field: str, values: tuple[int, ...], default:
 
 def count_pairs(shape: Shape, kinds: Iterable[str], ranks: Sequence[int], *, trainable_scale: bool, only_last: bool = False) -> int:
     """Count the parameters of one pair a layer in the given kinds, with one rank a stage; `only_last` in the last block of each stage."""
-    layers = [layer for layer in shape.layers if layer.kind in tuple(kinds) and (layer.last or not only_last)]
+    wanted = frozenset(kinds)
+    layers = [layer for layer in shape.layers if layer.kind in wanted and (layer.last or not only_last)]
     return sum(ranks[layer.stage] * (layer.into + layer.out) + (trainable_scale and ranks[layer.stage] > 0) for layer in layers)
 
 

@@ -47,7 +47,8 @@ class Shape:
 
     def over_layers(self, kinds: Iterable[str], term: Callable[[int, int], int]) -> int:
         """Sum `term(input channels, output channels)` over all layers of the kinds."""
-        return sum(term(layer.into, layer.out) for layer in self.layers if layer.kind in tuple(kinds))
+        wanted = frozenset(kinds)
+        return sum(term(layer.into, layer.out) for layer in self.layers if layer.kind in wanted)
 
     def own(self, groups: Collection[str]) -> int:
         """Count the backbone's own parameters that are in any of the groups."""

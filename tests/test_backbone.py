@@ -64,6 +64,20 @@ def microsofts_layout(swin: timm.models.SwinTransformer) -> dict[str, Tensor]:
     return state
 
 
+@torch.no_grad()
+def test_stochastic_depth_is_drawn_in_training_as_timms_own_stages_draw_it():
+    swin = timm.create_model(DEMO_BACKBONE, drop_path_rate=0.6, num_classes=0).train()
+    pyramid, image = SwinPyramid(swin, ("semseg",)), torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    ours = pyramid(image)["semseg"][-1]
+    torch.manual_seed(0)
+    x = swin.patch_embed(image)
+    for stage in swin.layers:
+        x = stage(x)
+    torch.testing.assert_close(ours, x.permute(0, 3, 1, 2))
+    assert not torch.allclose(ours, pyramid.eval()(image)["semseg"][-1])
+
+
 @pytest.mark.parametrize("image_size", [64, 96, 72], ids=["divisible", "other_size", "padded_windows"])
 def test_pyramid_equals_timms_stages(image_size: int):
     swin, image = classifier(image_size), torch.randn(2, 3, image_size, image_size)

@@ -195,6 +195,27 @@ def test_a_cache_that_another_tree_uses_stays_when_one_tree_changes(tree: Path) 
     assert_holds_the_tree(opened(mirror), mirror)
 
 
+def test_files_of_other_names_have_a_cache_of_their_own(tree: Path) -> None:
+    opened(tree)
+    mirror, old = shutil.copytree(tree, tree.parent / "mirror"), SPLITS["train"][0]
+    for path in list(mirror.rglob(f"{old}.*")):
+        path.rename(path.with_stem("2010_000099"))
+    split = mirror / "ImageSets/Context/train.txt"
+    split.write_text(split.read_text().replace(old, "2010_000099"))
+    assert list(opened(mirror).ids) == ["2010_000099", *SPLITS["train"][1:]]
+    assert directory_of(mirror) != directory_of(tree)
+
+
+def test_a_part_of_a_split_and_the_whole_keep_their_caches_beside_each_other(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = request_of(tree)._replace(opener=lambda tasks: PascalContext(tree, "train", tasks, ids=SPLITS["train"][1:]), subset="0.25 0")
+    opened(tree)
+    first = open_cache(part, TASKS, tree.parent / "cache")
+    assert list(first.ids) == SPLITS["train"][1:]
+    monkeypatch.setattr(cache_module, "build", None)
+    assert_holds_the_tree(opened(tree), tree)
+    assert open_cache(part, TASKS, tree.parent / "cache").directory == first.directory
+
+
 def test_a_change_that_no_time_shows_is_found_by_the_full_check(tree: Path, said: list[str], settled, monkeypatch) -> None:
     opened(tree)
     stamp = contents.stamp_of(PascalContext(tree, "train", ALL))

@@ -12,7 +12,7 @@ from pascal_tree import SPLITS, write_tree
 from skimage.morphology import thin as thin_of_skimage
 
 from bench.data.pascal_context import PascalContext
-from bench.measure.edge_maps import suppress, thin
+from bench.measure.edge_maps import across, suppress, thin
 from bench.measure.edge_matching import counts, partners, within_reach
 from bench.measure.edge_scores import THRESHOLDS, average_precision, best_f, edge_scores, resampled_odsf
 from bench.measure.edges import EdgesMetric
@@ -62,6 +62,50 @@ def test_suppression_keeps_the_crest_of_a_ridge_in_any_direction():
         assert kept.sum() >= 70
 
 
+def smoothed(image: np.ndarray, radius: int) -> np.ndarray:
+    """Convolve rows, then columns, with a triangle; borders are mirrored."""
+    kernel = np.minimum(np.arange(1, 2 * radius + 2), np.arange(1, 2 * radius + 2)[::-1]) / (radius + 1) ** 2
+    for axis in (0, 1):
+        padded = np.pad(image, [(radius, radius) if axis == k else (0, 0) for k in (0, 1)], mode="symmetric")
+        image = np.apply_along_axis(np.convolve, axis, padded, kernel, mode="valid")
+    return image
+
+
+def test_the_angle_across_an_edge_comes_from_second_derivatives_of_a_copy_smoothed_over_four_pixels():
+    image = cv2.GaussianBlur(np.random.default_rng(0).random((40, 40)).astype(np.float32), (0, 0), 3)
+    dy, dx = np.gradient(smoothed(image.astype(float), 4))
+    (dxy, dxx), dyy = np.gradient(dx), np.gradient(dy)[0]
+    expected = np.arctan(dyy * np.sign(-dxy) / (dxx + 1e-5)) % np.pi
+    difference = np.abs(across(image) - expected)
+    clear = np.minimum(np.abs(dxx + 1e-5), np.abs(dxy)) > 1e-4  # else rounding turns the angle
+    assert clear.mean() > 0.5
+    assert np.minimum(difference, np.pi - difference)[clear].max() < 0.02
+
+
+def test_suppression_smoothes_by_one_pixel_tolerates_one_percent_and_fades_in_at_the_border():
+    spike = np.zeros((20, 20), np.float32)
+    spike[10, 10] = 1
+    assert suppress(spike).max() == 0.25  # (1, 2, 1) / 4 along rows and columns
+    flat, fade = suppress(np.full((13, 14), 0.5, np.float32)), np.array([0, 0.2, 0.4, 0.6, 0.8, 1, 1])
+    np.testing.assert_allclose(flat, 0.5 * np.outer([*fade, *fade[-2::-1]], [*fade, *fade[::-1]]), rtol=1e-6)
+    for growth, kept in ((1.008, True), (1.012, False)):  # pixels beside a neighbour that is larger by so much
+        slope = suppress(np.tile(0.4 * growth ** np.arange(20.0, dtype=np.float32), (20, 1)))
+        assert (slope[6:-6, 6:-6] > 0).all() == kept
+        assert (slope[6:-6, 6:-6] > 0).any() == kept
+
+
+@pytest.mark.parametrize("values", [(0.7, 0.35, 0.59, 0.995), (0.2, 0.01, 0.99, 0.5), (0.205, 0.405)])
+def test_counts_at_every_threshold_are_those_of_that_threshold_alone(values: tuple[float, ...], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.measure.edge_matching.suppress", lambda probability: probability)
+    rng, label = np.random.default_rng(1), thin(blobs(3)).astype(np.uint8)
+    crests = np.where(rng.random(label.shape) < 0.3, rng.choice(np.float32([*values]), label.shape), np.float32(0))
+    matched, predicted, _ = counts(crests, label, 0.03)
+    for i, threshold in enumerate(THRESHOLDS):
+        lines = thin(crests >= np.float32(threshold))
+        graph = within_reach(lines, label == 1, 0.03 * 40 * 2**0.5)
+        assert (matched[i], predicted[i]) == (partners(graph, np.arange(lines.sum())), lines.sum()), threshold
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_number_of_partners_equals_networkx(seed: int):
     rng = np.random.default_rng(seed)
@@ -103,6 +147,14 @@ def test_a_prediction_on_the_label_is_perfect_and_one_beyond_reach_is_nothing():
     off = counts(line(column=32), label, 0.0075)
     assert off[0].max() == 0 < off[1][middle]
     assert counts(line(column=32), label, 2 * 0.0075 / reach * 1.01)[0][middle] == off[1][middle]
+
+
+def test_thick_labels_count_as_their_thinned_lines():
+    label = np.zeros((64, 64), np.uint8)
+    label[:, 29:32] = 1
+    matched, predicted, labelled = counts(line(), label, 0.0075)
+    assert labelled == thin(label == 1).sum() < 70
+    assert matched[50] == predicted[50] > 50
 
 
 def test_scores_are_by_hand():
@@ -157,6 +209,9 @@ def test_ignored_pixels_count_neither_as_label_nor_as_prediction():
     noisy = plain.copy()
     noisy[:, 40:] = np.random.default_rng(0).random((64, 24))
     assert all(np.array_equal(a, b) for a, b in zip(counts(plain, label, 0.0075), counts(noisy, label, 0.0075), strict=True))
+    beside, label[:, 30], label[:, 39] = line(column=39), 0, 1  # so near that smoothing reaches over
+    noisy = np.where(label == IGNORE, noisy, beside)
+    assert all(np.array_equal(a, b) for a, b in zip(counts(beside, label, 0.0075), counts(noisy, label, 0.0075), strict=True))
     everything = METRICS["edges"]()
     everything.update(logit(plain), torch.full((1, 64, 64), IGNORE, dtype=torch.uint8))
     assert everything.compute() == dict.fromkeys(("odsf", "oisf", "ap", "threshold"))

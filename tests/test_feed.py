@@ -89,6 +89,8 @@ def test_batches_differ_between_epochs_and_seeds(tree: Path) -> None:
 
     assert len({view(3, 1), view(3, 2), view(4, 1)}) == 3
     assert view(3, 1) == view(3, 1)
+    assert len(set(feed_of(tree).views([0, 1, 2], 1))) == 3
+    assert feed_of(tree).views([2, 0], 1) == feed_of(tree).views([0, 1, 2], 1)[::-2]
     assert epoch_order(50, seed=3, epoch=1) != epoch_order(50, seed=3, epoch=2) != epoch_order(50, seed=4, epoch=2)
     assert sorted(epoch_order(50, seed=3, epoch=1)) == list(range(50))
 

@@ -120,6 +120,16 @@ def test_hypernetworks_are_registered_once_and_copies_refer_to_their_own(share: 
         assert all(adapter.hypernetworks[0] is twin.hyperformer for adapter in adapters)
 
 
+def test_weights_start_normal_as_the_authors_and_norms_at_zero():
+    backbone = copied()
+    METHODS["hyperformer"].apply(backbone, METHODS["hyperformer"].config())
+    for name, parameter in backbone.hyperformer.named_parameters():
+        if name.startswith("norms.") or (name.endswith(".bias")):
+            assert not parameter.any()
+        elif parameter.ndim == 2 and "embeddings" not in name:
+            assert parameter.std().item() == pytest.approx(0.01, rel=0.05), name
+
+
 def test_the_first_step_moves_the_generators_of_the_norm_and_the_second_all():
     backbone = copied()
     METHODS["hyperformer"].apply(backbone, METHODS["hyperformer"].config(embedding=8))

@@ -100,7 +100,8 @@ def test_normals_loss_is_by_hand_and_blind_to_the_prediction_length():
     label[0, :, 0, 0] = torch.tensor([0.0, 0.0, 1.0])
     logits = torch.tensor([[3.0, 0.0, 4.0]]).reshape(1, 3, 1, 1).expand(1, 3, 1, 2)
     assert normals_l1(logits, label).item() == pytest.approx((0.6 + 0 + 0.2) / 3, rel=1e-6)
-    assert normals_l1(7 * logits, label).item() == pytest.approx((0.6 + 0 + 0.2) / 3, rel=1e-6)
+    for length in (7, 1e-10):
+        assert normals_l1(length * logits, label).item() == pytest.approx((0.6 + 0 + 0.2) / 3, rel=1e-6)
 
 
 @settings(deadline=None, max_examples=25)

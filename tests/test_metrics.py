@@ -189,7 +189,11 @@ def test_segmentation_is_by_hand():
     # label 0 0 1 1 255, prediction 0 1 1 2 0: IoU of 0 is 1/2, of 1 is 1/3, of 2 is 0/1; classes 3..6 appear nowhere.
     label = torch.tensor([[[0, 0, 1, 1, IGNORE]]], dtype=torch.uint8)
     logits = torch.nn.functional.one_hot(torch.tensor([[[0, 1, 1, 2, 0]]]), 7).permute(0, 3, 1, 2).float()
-    scores = scored("human_parts", logits, label)
+    metric = METRICS["human_parts"]()
+    metric.update(logits, label)
+    rows, scores = metric.per_image(), metric.compute()
+    counted = {"intersection": [1, 1, 0], "predicted": [1, 2, 1], "labelled": [2, 2, 0]}
+    assert {key: value.tolist() for key, value in rows.items()} == {key: [[*value, 0, 0, 0, 0]] for key, value in counted.items()}
     assert scores["miou"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 7)
     assert scores["miou_present"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 3)
     assert scores["pixel_accuracy"] == pytest.approx(50)
@@ -235,6 +239,16 @@ def test_saliency_averages_images_then_takes_the_best_threshold():
     assert scores["miou_at_0.5"] == pytest.approx(100 * 2 / 3)
 
 
+def test_saliencys_largest_f_has_a_threshold_of_its_own():
+    # At the low thresholds image 1 is half right (IoU 1/3) and the empty image 2 stays empty (IoU 1); at the high ones image 1 is right
+    # and image 2 is not: the IoU is best at the low ones (2/3), the F of mean precision and recall at the high ones (1/2, there 1/4).
+    low = np.arange(15) < 7
+    rows = {"intersection": np.stack([np.where(low, 5, 10), np.zeros(15, int)]), "predicted": np.stack([np.full(15, 10), 1 - low])}
+    scores = METRICS["saliency"]().scores(rows | {"labelled": np.array([10, 0]), "valid": np.array([20, 20])})
+    assert (scores["miou"], scores["threshold"], scores["miou_at_0.5"]) == (pytest.approx(100 * 2 / 3), 0.2, pytest.approx(100 * 2 / 3))
+    assert scores["max_f"] == pytest.approx(50)
+
+
 def test_saliency_image_without_label_takes_no_part_in_the_mean():
     metric = METRICS["saliency"]()
     metric.update(*saliency_case([1, 1], [1, 0]))
@@ -254,12 +268,28 @@ def test_normals_are_by_hand():
     assert [scores[f"within_{limit}"] for limit in ("11.25", "22.5", "30")] == [25, 50, 50]
 
 
+def test_an_angle_that_meets_a_limit_exactly_is_not_within_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.measure.metrics.angle_deg", lambda logits, label: torch.tensor([[[11.25, 22.5, 30.0, 29.0]]]).double())
+    scores = scored("normals", torch.ones(1, 3, 1, 4), torch.full((1, 3, 1, 4), 3**-0.5))
+    assert [scores[f"within_{limit}"] for limit in ("11.25", "22.5", "30")] == [0, 25, 75]
+
+
+@pytest.mark.parametrize("middle", [20.001, 20.009, 179.999, 180.0])
+def test_the_median_of_angles_is_right_to_0_005_degrees(middle: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.measure.metrics.angle_deg", lambda logits, label: torch.tensor([[[180.0, 3.0, middle]]]).double())
+    scores = scored("normals", torch.ones(1, 3, 1, 3), torch.full((1, 3, 1, 3), 3**-0.5))
+    assert scores["median_deg"] == pytest.approx(middle, abs=0.005 + 1e-5)
+
+
 @pytest.mark.parametrize("degrees", [0.0, 1e-3, 0.1, 45.0, 90.0, 179.9, 179.999, 180.0])
 def test_angles_keep_their_digits_near_0_and_180(degrees):
     radians = math.radians(degrees)
     first = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1)
     second = torch.tensor([math.cos(radians), math.sin(radians), 0.0], dtype=torch.float32).reshape(1, 3, 1, 1)
+    exact, length = torch.tensor([math.cos(radians), math.sin(radians), 0.0], dtype=torch.float64).reshape(1, 3, 1, 1), 3.0
     assert angle_deg(first, second).item() == pytest.approx(degrees, rel=1e-5, abs=1e-5)
+    assert angle_deg(first, second).dtype == torch.float64
+    assert angle_deg(first.double(), length * exact).item() == pytest.approx(degrees, rel=1e-12, abs=1e-12)
 
 
 def test_a_zero_prediction_is_a_right_angle_and_not_nan():

@@ -15,7 +15,7 @@ from bench.config import DataConfig, TrialConfig
 from bench.model.backbone import SwinPyramid
 from methods import METHODS
 from methods.base import LAYERS, merge
-from methods.lora import LoRALinear
+from methods.lora import LoRALinear, count_pairs
 from methods.mtlora import MTLoRAConfig, MTLoRALinear, StreamAttention
 from methods.shape import swin_shape
 
@@ -306,6 +306,14 @@ def test_the_configurations_closed_form_equals_the_count(name: str, dials: dict[
     config = METHODS[name].config(**{**dials, "also_train": ()})
     backbone = applied(name, moved=False, **{**dials, "also_train": ()})
     assert sum(p.numel() for p in backbone.parameters() if p.requires_grad) == config.parameters(shape)
+
+
+def test_kinds_of_layers_may_be_any_iterable():
+    shape = swin_shape(widths=(24, 48), depths=(2, 2), heads=(1, 2), windows=(2, 2), patch=4, tasks=1)
+    kinds = ("qkv", "fc2")
+    expected = sum(2 * ((1 + 3) * c + (4 + 1) * c) for c in (24, 48))
+    assert shape.over_layers(iter(kinds), lambda into, out: into + out) == expected
+    assert count_pairs(shape, iter(kinds), (3, 3), trainable_scale=False) == 3 * expected
 
 
 @pytest.mark.parametrize(

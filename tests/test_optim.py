@@ -41,6 +41,13 @@ def test_learning_rate_without_warm_up_starts_at_the_peak_and_ends_at_the_floor(
     assert values == sorted(values, reverse=True)
 
 
+def test_a_warm_up_of_part_of_an_epoch_ends_at_the_nearest_step():
+    schedule = SCHEDULE | {"steps_per_epoch": 100, "warmup_epochs": 0.29}  # 0.29 * 100 is 28.999999999999996
+    rates = [learning_rate(step, **schedule) for step in (28, 29, 30)]
+    assert rates[0] == pytest.approx(0.1 + 28 * 0.9 / 29)
+    assert rates[1] == 1.0 > rates[2]
+
+
 def test_a_warm_up_as_long_as_the_training_never_falls():
     values = [learning_rate(step, **(SCHEDULE | {"warmup_epochs": 5})) for step in range(50)]
     assert values == sorted(values)

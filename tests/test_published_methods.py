@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from bench.model.backbone import DEMO_BACKBONE, SwinPyramid
 from methods import METHODS
+from methods.adapter import AdaptedLinear
 from methods.base import replace
 from methods.compacter import KroneckerLinear
+from methods.lora import LoRALinear, lora_pair
 from methods.lora_attention import PARTS, QueryValueLoRA
+from methods.mtlora_layers import MTLoRALinear
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -32,6 +35,55 @@ def test_kronecker_weight_is_the_sum_of_torchs_kronecker_products():
     torch.testing.assert_close(layer.weight(), expected)
     x = torch.randn(5, 12, generator=seeded(9), dtype=torch.float64)
     torch.testing.assert_close(layer(x), x @ expected.T + layer.bias)
+
+
+def test_the_adapter_is_its_equation_behind_the_layer():
+    layer = randomised(AdaptedLinear(nn.Linear(6, 8), nn.Linear(8, 2), nn.Linear(2, 8)))
+    x = torch.randn(5, 6, generator=seeded(9), dtype=torch.float64)
+    h = x @ layer.linear.weight.T + layer.linear.bias
+    z = h @ layer.down.weight.T + layer.down.bias
+    gelu = z * 0.5 * (1 + torch.erf(z / 2**0.5))
+    torch.testing.assert_close(layer(x), h + gelu @ layer.up.weight.T + layer.up.bias)
+
+
+@pytest.mark.parametrize("method", ["lora", "lora_attention", "mtlora"])
+def test_dropout_falls_on_the_input_of_the_updates_alone_and_ends_with_training(method: str):
+    linear, share, x = nn.Linear(40, 40), 0.5, 1 + torch.rand(50, 40, generator=seeded(9))
+    if method == "lora_attention":
+        layer = QueryValueLoRA(linear, {"value": (0, 1)}, rank=40, scale=1.0, dropout=share, factor_bias=False)
+    elif method == "lora":
+        layer = LoRALinear(linear, 40, 1.0, share)
+    else:
+        layer = MTLoRALinear(linear, 40, {"a": 40, "b": 40}, 1.0, {"a": 1.0, "b": 1.0}, share, "matrix", 1)
+    for name, parameter in layer.named_parameters():
+        if not name.startswith("linear."):  # factors that pass their input on: the update is what dropout leaves of it
+            nn.init.eye_(parameter)
+    updates = (layer.train()(x) - linear(x).repeat(3 if method == "mtlora" else 1, 1)).unflatten(0, (-1, 50))
+    kept = updates[0].abs() > 1e-3
+    assert 0.4 < kept.float().mean() < 0.6
+    for update in updates:  # the tasks' pairs see what the shared one sees
+        torch.testing.assert_close(update, torch.where(kept, x / (1 - share), 0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer.eval()(x)[:50], linear(x) + x)
+
+
+def test_low_rank_pairs_start_uniform_in_the_root_of_the_inputs_and_at_zero():
+    torch.manual_seed(0)
+    lora_A, lora_B = lora_pair(nn.Linear(400, 10), 20)
+    assert 0.98 / 20 < lora_A.abs().max() <= 1 / 20
+    assert lora_A.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.05)
+    assert not lora_B.any()
+
+
+@pytest.mark.parametrize("name", ["vpt", "vpt_shallow"])
+def test_prompts_start_uniform_in_the_bound_of_the_paper(name: str):
+    torch.manual_seed(0)
+    backbone = SwinPyramid(timm.create_model(DEMO_BACKBONE, num_classes=0), ("semseg",))
+    METHODS[name].apply(backbone, METHODS[name].config(prompts=100))
+    prompts = [parameter for parameter_name, parameter in backbone.named_parameters() if parameter_name.endswith(".prompts")]
+    assert {p.shape[1] for p in prompts} == ({24, 48, 96, 192} if name == "vpt" else {24})
+    for values in prompts:
+        bound = (6 / (3 * 4 * 4 + values.shape[1])) ** 0.5  # patches of 4 x 4 pixels
+        assert 0.98 * bound < values.abs().max() <= bound
 
 
 @pytest.mark.parametrize("factor_bias", [False, True])

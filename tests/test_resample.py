@@ -396,6 +396,17 @@ def test_no_normal_turns_over_beside_an_ignored_region(seed: int, kernel: Any) -
     assert (resized["semseg"][counts] == 0).all()
 
 
+def test_a_normal_counts_only_above_the_least_agreement_in_both_kernels(kernel: Any) -> None:
+    """At its own place an interpolated vector is 16 times the pixel's: the products are 16 * 16 = 256 and 16 * 17 = 272."""
+    vectors = np.tile(np.int8([[4, 0, 0], [0, -4, 0], [4, 1, 0], [0, 0, 0]]), (4, 1))
+    flat = {"image": torch.zeros(16 * 3 + 64, dtype=torch.uint8)}
+    flat["normals"] = torch.from_numpy(np.concatenate([vectors.ravel(), np.zeros(64, np.int8)]))
+    size = np.array([[4, 4]])
+    found = kernel(flat, {"normals": "normals"}, place(np.array([0]), size, size, [PLAIN], (4, 4)), (4, 4))["normals"][0]
+    assert [bool((found[:, 0, column] != 255).all()) for column in range(4)] == [False, False, True, False]
+    assert [bool((found[:, 0, column] == 255).all()) for column in range(4)] == [True, True, False, True]
+
+
 def test_images_are_normalised_with_imagenet_statistics(kernel: Any) -> None:
     sample = {"id": "flat", "image": np.full((10, 14, 3), (255, 0, 51), np.uint8)}
     image = look(sample, size=(8, 8), kernel=kernel)["image"]

@@ -12,7 +12,7 @@ import torch
 from bench import trial as trial_module
 from bench.config import TrialConfig
 from bench.data import feed_modes
-from bench.data.roots import ensure_synthetic
+from bench.data.roots import ensure_synthetic, synthetic_root
 from bench.model.multitask import build_model
 from bench.record import read_record
 from bench.suites import load
@@ -206,6 +206,13 @@ def test_a_task_starts_from_the_same_decoder_alone_and_among_others():
         torch.testing.assert_close(value, together.decoders["saliency"].state_dict()[name], rtol=0, atol=0)
 
 
+def test_decoders_of_two_tasks_start_apart_and_so_do_those_of_two_seeds():
+    model, other = build_model(BASE), build_model(dataclasses.replace(BASE, seed=1))
+    first = {task: decoder.narrow[0].weight for task, decoder in model.decoders.items()}
+    assert len({tuple(weight.flatten().tolist()) for weight in first.values()}) == len(BASE.tasks)
+    assert not any(torch.equal(weight, other.decoders[task].narrow[0].weight) for task, weight in first.items())
+
+
 def test_methods_of_one_seed_start_from_the_same_backbone_and_decoders():
     frozen, mtlora = build_model(BASE), build_model(MTLORA)
     torch.testing.assert_close(frozen.decoders.state_dict(), mtlora.decoders.state_dict(), rtol=0, atol=0)
@@ -225,6 +232,28 @@ def test_the_record_says_where_its_numbers_come_from(launch: Launch):
     assert record["timing"]["train_start"] <= record["timing"]["train_end"] <= record["timing"]["end"]
     assert set(record["metrics"]) == set(BASE.tasks)
     assert record["cost"]["peak_allocated_bytes"] is None or torch.cuda.is_available()
+
+
+def test_probing_the_memory_leaves_model_gradients_and_random_state_as_they_were(launch: Launch):
+    root = synthetic_root(launch.suite_dir.parent, BASE.data.synthetic)
+    batch = feed_modes.open_feeds(MTLORA, root, device=torch.device("cpu"), cache_dir=None, splits=("train",))["train"].first()
+    model = build_model(MTLORA).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    assert trial_module.probe_memory(model, batch, MTLORA)["gradients"] > 0
+    assert torch.equal(torch.get_rng_state(), random_state)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
+def test_data_that_lies_on_the_device_is_no_part_of_a_trials_peaks():
+    line, recipe = {"seconds": 2.0}, MTLORA.recipe
+    fitted = loop.FitState(history=[line, line], step_seconds=[0.5, 0.7], peak_allocated_bytes=1000, peak_reserved_bytes=1500)
+    costs = trial_module.step_costs(fitted, recipe, resident=300, images=12)
+    assert (costs["peak_allocated_bytes"], costs["peak_reserved_bytes"], costs["images_per_second"]) == (700, 1200, 3.0)
+    assert (costs["step_seconds"]["n"], costs["step_seconds"]["median"]) == (2, pytest.approx(0.6))
+    assert trial_module.step_costs(loop.FitState(history=[line]), recipe, resident=0, images=4)["peak_allocated_bytes"] is None
 
 
 def test_frozen_layers_save_fewer_activations_than_full_fine_tuning(launch: Launch):

@@ -28,10 +28,10 @@ class NYUD(RawSplit):
 
     def decode(self, path: dict[str, str]) -> dict[str, np.ndarray]:
         """Decode to the arrays that samples hold."""
-        compact = {"image": read_image(path["image"])}
-        size = compact["image"].shape[:2]
+        decoded = {"image": read_image(path["image"])}
+        size = decoded["image"].shape[:2]
         readers = {"semseg": read_semseg, "normals": read_normals, "depth": read_depth, "edges": read_edges}
-        return compact | {task: readers[task](path[task], size) for task in self.tasks}
+        return decoded | {task: readers[task](path[task], size) for task in self.tasks}
 
     @classmethod
     def read_classes(cls, path: str) -> np.ndarray:

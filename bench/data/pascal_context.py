@@ -34,28 +34,28 @@ class PascalContext(RawSplit):
     layout = PASCAL_MT
 
     def decode(self, path: dict[str, str]) -> dict[str, np.ndarray]:
-        """Decode to uint8 arrays: normals stay their three bytes beside a `valid` mask."""
-        compact = {"image": read_image(path["image"])}
-        size = compact["image"].shape[:2]
+        """Decode to uint8 arrays: normals are their three bytes still, beside a `valid` mask."""
+        decoded = {"image": read_image(path["image"])}
+        size = decoded["image"].shape[:2]
         if "semseg" in self.tasks:
-            compact["semseg"] = read_semseg(path["semseg"], size)
+            decoded["semseg"] = read_semseg(path["semseg"], size)
         if "human_parts" in self.tasks:
-            compact["human_parts"] = read_human_parts(path["human_parts"], size)
+            decoded["human_parts"] = read_human_parts(path["human_parts"], size)
         if "saliency" in self.tasks:
-            compact["saliency"] = read_saliency(path["saliency"], size)
+            decoded["saliency"] = read_saliency(path["saliency"], size)
         if "normals" in self.tasks:
-            compact["normals"] = read_normals(path["normals"], size)
+            decoded["normals"] = read_normals(path["normals"], size)
         if "context" in path:
             context = read_context(path["context"], size)
             if "normals" in self.tasks:
-                compact["valid"] = normals_count(context)
+                decoded["valid"] = normals_count(context)
             if "edges" in self.tasks:
-                compact["edges"] = edges_of(context)
-        return compact
+                decoded["edges"] = edges_of(context)
+        return decoded
 
-    def expand(self, task: str, compact: dict[str, np.ndarray]) -> np.ndarray:
+    def expand(self, task: str, decoded: dict[str, np.ndarray]) -> np.ndarray:
         """Return a task's label; normals are decoded to unit vectors."""
-        return _unit_normals(compact["normals"], compact["valid"]) if task == "normals" else super().expand(task, compact)
+        return _unit_normals(decoded["normals"], decoded["valid"]) if task == "normals" else super().expand(task, decoded)
 
     @classmethod
     def read_classes(cls, path: str) -> np.ndarray:

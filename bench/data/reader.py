@@ -1,4 +1,4 @@
-"""What the readers of all layouts share: find an image's files, decode them once, hand out samples.
+"""What the readers of all layouts share: find an image's files, decode them, hand out samples.
 
 The readers never write into the data set, and never unpickle anything from it.
 """
@@ -33,7 +33,6 @@ class RawSplit:
         split: str,
         tasks: Sequence[str] | None = None,
         *,
-        keep_raw: bool = False,
         ids: Sequence[str] | None = None,
     ) -> None:
         """Find every file that the tasks need; only those are demanded.
@@ -42,7 +41,6 @@ class RawSplit:
             root: The directory.
             split: `train` or `val` (any split file).
             tasks: Names of tasks that the layout has labels for; by default those that the literature trains on it.
-            keep_raw: Keep decoded samples in memory after their first read.
             ids: A part of the split, instead of all its ids.
 
         Raises:
@@ -58,10 +56,9 @@ class RawSplit:
         wanted = self.layout.modalities_of(self.tasks)
         self.files = {modality: find_files(root, self.layout.modalities[modality], self.ids) for modality in wanted}
         self._demand_complete()
-        self._kept: dict[int, dict[str, np.ndarray]] | None = {} if keep_raw else None
 
     def decode(self, path: dict[str, str]) -> dict[str, np.ndarray]:
-        """Decode one image and its labels into arrays that are cheap to keep.
+        """Decode one image and its labels into new arrays, by modality or task; `expand` makes a task's label of them.
 
         Args:
             path: File by modality, those that the tasks need.
@@ -71,48 +68,21 @@ class RawSplit:
         """
         raise NotImplementedError
 
-    def expand(self, task: str, compact: dict[str, np.ndarray]) -> np.ndarray:
+    def expand(self, task: str, decoded: dict[str, np.ndarray]) -> np.ndarray:
         """Return a task's label, an array of its own, from what `decode` returned."""
-        return compact[task].copy()
+        return decoded[task]
 
     @classmethod
     def read_classes(cls, path: str) -> np.ndarray:
         """Read a semantic label by itself: uint8 (h, w), 255 ignored."""
         raise NotImplementedError
 
-    @property
-    def keep_raw(self) -> bool:
-        """Whether decoded samples stay in memory."""
-        return self._kept is not None
-
-    def preload(self) -> None:
-        """Decode everything now (with `keep_raw`), so that forked workers share the arrays instead of decoding their own."""
-        for index in range(len(self)):
-            self._compact(index)
-
-    def sample_bytes(self, index: int = 0) -> int:
-        """Return what one decoded sample takes in memory with `keep_raw`, bytes."""
-        return sum(array.nbytes for array in self._compact(index).values())
-
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        compact = self._compact(index)
-        return {
-            "id": self.ids[index],
-            "image": compact["image"].copy(),
-            **{task: self.expand(task, compact) for task in self.tasks},
-        }
-
-    def _compact(self, index: int) -> dict[str, np.ndarray]:
-        """Decode sample `index`, or recall it."""
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
-        compact = self.decode({modality: files[self.ids[index]] for modality, files in self.files.items()})
-        if self._kept is not None:
-            self._kept[index] = compact
-        return compact
+        decoded = self.decode({modality: files[self.ids[index]] for modality, files in self.files.items()})
+        return {"id": self.ids[index], "image": decoded["image"]} | {task: self.expand(task, decoded) for task in self.tasks}
 
     def _demand_complete(self) -> None:
         lines = []

@@ -247,7 +247,7 @@ def _pixels(flat: Tensor, channels: int) -> Tensor:
 
 
 def _normals(cubic: Tensor, own: Tensor, turns: Tensor) -> Tensor:
-    """Bring interpolated normals back to unit length and turn them; arguments float32 (B, H, W, 3) and (B, 4)."""
+    """Bring interpolated normals back to unit length and turn them; `cubic` and `own` float32 (B, H, W, 3), `turns` (B, 5)."""
     x, y, z = ((cubic + 2 ** (_VECTOR_BITS - 1)) * 2.0**-_VECTOR_BITS).floor().unbind(-1)
     counts = x * own[..., 0] + y * own[..., 1] + z * own[..., 2] > _AGREE
     # In float64: torch's float32 root is not always the nearest number, and which one it is may differ between machines.

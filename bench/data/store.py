@@ -182,8 +182,9 @@ class CachedStore:
 
     def gathered(self, indices: Sequence[int], *, pinned: bool) -> Samples:
         """Copy samples into arrays of their own, in page-locked memory where they go on to a GPU."""
-        chosen, pixels = np.asarray(indices), self.stored.prod(axis=1)
-        first = np.concatenate([[0], np.cumsum(pixels[chosen])])
+        chosen = np.asarray(indices)
+        pixels = self.stored[chosen].prod(axis=1)
+        first = np.concatenate([[0], np.cumsum(pixels)])
         flat = {}
         for name, array in self.flat.items():
             channels = CHANNELS[kind_of(name)]
@@ -191,7 +192,7 @@ class CachedStore:
             source, target = array.numpy(), flat[name].numpy()  # numpy copies in this thread alone, and leaves the interpreter to others
             for at, index in enumerate(chosen):
                 start = self.first[index] * channels
-                target[first[at] * channels : first[at + 1] * channels] = source[start : start + pixels[index] * channels]
+                target[first[at] * channels : first[at + 1] * channels] = source[start : start + pixels[at] * channels]
         return Samples(flat, first[:-1], self.stored[chosen], self.native[chosen])
 
     def on(self, device: torch.device | str) -> "CachedStore":

@@ -19,6 +19,9 @@ from bench.measure.edge_scores import THRESHOLDS
 
 NOTHING = 255
 
+LEVELS = np.array(THRESHOLDS, np.float32)
+"""The thresholds as what crests, float32, are compared with: a crest may equal one that lies below the number it stands for."""
+
 
 def counts(probability: np.ndarray, label: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Count an image's edge pixels.
@@ -34,16 +37,16 @@ def counts(probability: np.ndarray, label: np.ndarray, tolerance: float) -> tupl
     cv2.setNumThreads(1)
     ignored, truth = label == NOTHING, thin(label == 1)
     crests = np.where(ignored, 0, suppress(np.where(ignored, 0, probability)))
-    candidates = crests >= THRESHOLDS[0]
+    candidates = crests >= LEVELS[0]
     number = np.cumsum(candidates.ravel()).reshape(candidates.shape) - 1
     reach = tolerance * float(np.hypot(*label.shape))
     graph = within_reach(candidates, truth, reach)
-    matched, predicted = np.zeros(len(THRESHOLDS), np.int32), np.zeros(len(THRESHOLDS), np.int32)
-    before, bins = None, np.searchsorted(THRESHOLDS, crests[candidates], side="right")
-    changes = np.bincount(bins, minlength=len(THRESHOLDS) + 1)  # pixels that leave between a threshold and the next
-    for i, threshold in enumerate(THRESHOLDS):
+    matched, predicted = np.zeros(len(LEVELS), np.int32), np.zeros(len(LEVELS), np.int32)
+    before, bins = None, np.searchsorted(LEVELS, crests[candidates], side="right")
+    changes = np.bincount(bins, minlength=len(LEVELS) + 1)  # pixels that are in the lines of the threshold before, and no longer here
+    for i, level in enumerate(LEVELS):
         if before is None or changes[i]:
-            lines = thin(crests >= np.float32(threshold))
+            lines = thin(crests >= level)
             before = partners(graph, number[lines]), int(lines.sum())
         matched[i], predicted[i] = before
     return matched, predicted, int(truth.sum())

@@ -1,11 +1,12 @@
 """Streaming metrics of the dense tasks, one row of sums an image.
 
 Definitions follow the PASCAL-Context multi-task evaluation that the MTLoRA release (arXiv 2403.20320) and its relatives use, written anew.
-Every metric keeps integer counts (for normals: float64 sums) per image on the logits' device; a score is a function of those rows alone,
-so that statistics can later resample or pair images without running a model again. Two things differ from the release: a batch of one
-image is scored as an image (there: as H images of one row), and for normals "mean" and "rmse" are what their names say.
+Every metric keeps counts per image (for normals and depth also float64 sums), on the logits' device but for edges, which a CPU counts; a
+score is a function of those rows alone, so that statistics can later resample or pair images without running a model again. Two things
+differ from the release: a batch of one image is scored as an image (there: as H images of one row), and for normals "mean" and "rmse" are
+what their names say.
 
-IoU, F and shares are percentages, angles degrees. A score that is undefined (nothing labelled) is None, never NaN.
+IoU, F and shares are percentages, angles degrees, depth metres. A score that is undefined (nothing labelled) is None, never NaN.
 """
 
 from collections.abc import Callable

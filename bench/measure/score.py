@@ -20,7 +20,7 @@ def reference_free_score(metrics: Mapping[str, Mapping[str, float | None]]) -> f
     The difference of two models' scores is, to first order, the delta_m in percent of the one against the other.
 
     Args:
-        metrics: Per task its metrics, the headline metric among them (percent, degrees).
+        metrics: Per task its metrics, the headline metric among them (percent, degrees, metres).
 
     Raises:
         ScoreError: A headline metric is missing: hold out more images, so that every task has labelled pixels.

@@ -44,7 +44,7 @@ class MultiTaskModel(nn.Module):
             image: (B, 3, H, W) float.
 
         Returns:
-            For each task (B, channels, H, W): class scores, a foreground logit, or an unnormalised normal.
+            For each task (B, channels, H, W): class scores, a foreground logit, an unnormalised normal, or metres.
         """
         pyramids = self.backbone(image)
         size = image.shape[-2:]
