@@ -86,10 +86,7 @@ def launch_suite(
     quiet: bool,
     accuracy: bool = True,
 ) -> LaunchStatus:
-    """Run what is missing of a suite; returns how many of its trials (with `only`, of those chosen) have a good record now.
-
-    Arguments as on the command line; without `accuracy` only the profiles.
-    """
+    """Run what is missing of a suite, without `accuracy` only profiles; returns how many of the chosen trials have a good record now."""
     require_sound(rerun, executor, slots, limits)
     console, suite_dir = Console(stderr=True, quiet=quiet), (results / suite.name).resolve()
     chosen = chosen_trials(suite, only)
@@ -112,15 +109,18 @@ def launch_suite(
         )
         prepare_trials(to_do or to_profile, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
-        there = len(chosen) - len(to_do)
-        counts = f"{len(chosen)} trials, {there} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
-        console.print(f"{suite.name}: {counts}", highlight=False)
+        console.print(f"{suite.name}: {counted(chosen, to_do, to_profile)}", highlight=False)
         with new_plan(suite, suite_dir, command, to_do):
             if to_do or to_profile:
                 place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
-    if not accuracy:
-        return summarize({profile_id(trial) for trial in chosen}, suite_dir / "profiles", verbose=verbose)
-    return summarize([trial.run_id for trial in chosen], suite_dir / "records", verbose=verbose)
+    wanted = [trial.run_id for trial in chosen] if accuracy else {profile_id(trial) for trial in chosen}
+    return summarize(wanted, suite_dir / ("records" if accuracy else "profiles"), verbose=verbose)
+
+
+def counted(chosen: list[TrialConfig], to_do: list[TrialConfig], to_profile: list[TrialConfig]) -> str:
+    """Say how much is there and how much is left."""
+    there = len(chosen) - len(to_do)
+    return f"{len(chosen)} trials, {there} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
 
 
 def work_left(

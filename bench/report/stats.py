@@ -86,29 +86,37 @@ def row_frame(
     """
     seeds = scored_seed_frame(plan, records, damaged)
     shown = [metric_column(task) for task in plan_tasks(plan)] + ["delta_m"]
-    if published is not None:
-        seeds["delta_m_published_reference"] = published(seeds)
-    more = ["delta_m_published_reference"] if published is not None else []
+    more = [] if published is None else ["delta_m_published_reference"]
+    for name in more:
+        seeds[name] = published(seeds)
     held_out = [f"{name}{HELD_OUT}" for name in shown if f"{name}{HELD_OUT}" in seeds]
-    lines = []
-    for position, (row, family) in enumerate(zip(plan["rows"], families(plan["rows"]), strict=True)):
-        own = seeds[(seeds["row"] == position) & seeds["complete"]]
-        line = _row_identity(plan, position) | {"family": family} | _row_state(row, seeds[seeds["row"] == position]) | _counts(row, own)
-        for name in (*shown, *more, *held_out, *MEASURED_COSTS):
-            values = own[name].dropna().astype(float).to_numpy()
-            measured_once = name in PROFILED and len(own) and own["profiled"].all()
-            line |= _summary_of(name, values[:1] if measured_once else values)
-        for suffix in ("", HELD_OUT) if held_out else ("",):
-            line |= _delta_m_ends(plan, seeds, position, suffix)
-        if position == reference_position(plan):
-            line |= {f"{name}_mean": 0.0 for name in shown + held_out if name.startswith("delta_m") and line[f"{name}_n"]}
-        lines.append(line)
+    lines = [
+        {"family": family} | _row_line(plan, seeds, position, shown, held_out, more)
+        for position, family in enumerate(families(plan["rows"]))
+    ]
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
-    compared = _comparisons(plan, records, seeds, frame, records_dir) | _robust(plan, seeds)
-    compared |= _time_ends(seeds, frame)
+    compared = _comparisons(plan, records, seeds, frame, records_dir) | _robust(plan, seeds) | _time_ends(seeds, frame)
     frame = pd.concat([frame, pd.DataFrame(compared, index=frame.index)], axis=1)  # at once: with held-out columns there are hundreds
     order = {family: position for position, family in reversed(list(enumerate(frame["family"])))}
     return frame.sort_values("family", key=lambda families: families.map(order), kind="stable", ignore_index=True)
+
+
+def _row_line(
+    plan: Mapping, seeds: pd.DataFrame, position: int, shown: Sequence[str], held_out: Sequence[str], more: Sequence[str]
+) -> dict[str, object]:
+    """Summarise one row by itself: what it is, its seeds, and each quantity over its complete seeds."""
+    row, planned = plan["rows"][position], seeds[seeds["row"] == position]
+    own = planned[planned["complete"]]
+    line = _row_identity(plan, position) | _row_state(row, planned) | _counts(row, own)
+    for name in (*shown, *more, *held_out, *MEASURED_COSTS):
+        values = own[name].dropna().astype(float).to_numpy()
+        measured_once = name in PROFILED and len(own) and own["profiled"].all()
+        line |= _summary_of(name, values[:1] if measured_once else values)
+    for suffix in ("", HELD_OUT) if held_out else ("",):
+        line |= _delta_m_ends(plan, seeds, position, suffix)
+    if position == reference_position(plan):
+        line |= {f"{name}_mean": 0.0 for name in (*shown, *held_out) if name.startswith("delta_m") and line[f"{name}_n"]}
+    return line
 
 
 def _counts(row: Mapping, own: pd.DataFrame) -> dict[str, int | None]:

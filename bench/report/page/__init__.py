@@ -54,40 +54,50 @@ def make_page(
         evidence: Markdown by heading: claims, ours beside published, audit, fronts; what is not there is left out.
         damaged: Why, per file of the suite that could not be used.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    rows = with_titles(rows)
-    data = payload(plan, records, rows, damaged or {}) | {"panels": pictures(drawn.panels, list(rows["label"]))}
-    images = [
-        {"name": name, "caption": caption(name, rows), "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}
-        for name in drawn.names
-        if not (name.startswith("panels_") and data["panels"])
-    ]
+    rows, damaged = with_titles(rows), damaged or {}
+    data = payload(plan, records, rows, damaged) | {"panels": pictures(drawn.panels, list(rows["label"]))}
+    shown = [name for name in drawn.names if not (name.startswith("panels_") and data["panels"])]
     page = partial(
-        environment.get_template("page.html.j2").render,
+        _template().render,
         plan=plan,
         description=paragraphs(plan.get("description") or ""),
         title=table.title,
-        facts=facts(plan, records, rows, damaged or {}),
+        facts=facts(plan, records, rows, damaged),
         findings=findings,
         evidence={heading: Markup(to_markup(text)) for heading, text in evidence.items()},
         heads=[_head(name) for name in table.cells.columns],
         lines=_lines(table, rows),
         printed=printed_parts(list(table.cells.columns)),
         footnotes=table.footnotes,
-        figures=images,
+        figures=[_figure(name, rows, contents) for name in shown],
         not_drawn=drawn.not_drawn,
         has_panels=data["panels"] is not None,
         intervals=interval_note(rows["seeds_complete"]),
-        css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup("\n".join((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)),
+        css=_source("page.css"),
+        script=_source(*(f"{name}.js" for name in SCRIPTS)),
         plotly=plotly_packed(),
         data=packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()),
     )
-    names = _download_names(contents)
-    without = len(page(downloads=downloads(contents, names, room=0)).encode())
-    return page(downloads=downloads(contents, names, room=PAGE_LIMIT_BYTES - without))
+    offered = partial(downloads, contents, _download_names(contents))
+    return page(downloads=offered(room=PAGE_LIMIT_BYTES - len(page(downloads=offered(room=0)).encode())))
+
+
+def _template() -> jinja2.Template:
+    """Return the page's template, which fails at a name that it is not given."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("page.html.j2")
+
+
+def _source(*names: str) -> Markup:
+    """Return style sheets or scripts, one after the other."""
+    return Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names))
+
+
+def _figure(name: str, rows: pd.DataFrame, contents: Mapping[str, str | bytes]) -> dict[str, str]:
+    """Return a figure as the template takes it, in the resolution of a screen."""
+    return {"name": name, "caption": caption(name, rows), "image": data_uri("x.png", small_png(contents[f"{name}.png"]))}
 
 
 def to_markup(text: str) -> str:
