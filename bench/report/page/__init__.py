@@ -56,7 +56,6 @@ def make_page(
     """
     rows, damaged = with_titles(rows), damaged or {}
     data = payload(plan, records, rows, damaged) | {"panels": pictures(drawn.panels, list(rows["label"]))}
-    shown = [name for name in drawn.names if not (name.startswith("panels_") and data["panels"])]
     page = partial(
         _template().render,
         plan=plan,
@@ -69,7 +68,7 @@ def make_page(
         lines=_lines(table, rows),
         printed=printed_parts(list(table.cells.columns)),
         footnotes=table.footnotes,
-        figures=[_figure(name, rows, contents) for name in shown],
+        figures=[_figure(name, rows, contents) for name in drawn.names if not (name.startswith("panels_") and data["panels"])],
         not_drawn=drawn.not_drawn,
         has_panels=data["panels"] is not None,
         intervals=interval_note(rows["seeds_complete"]),
