@@ -103,6 +103,10 @@ def test_ledger_adds_up():
     ledger = parameter_ledger(model)
     assert (ledger["total"], ledger["trainable"], ledger["trainable_without_decoders"]) == (26, 10, 0)
     assert sum(counts["total"] for counts in ledger["groups"].values()) == 26
+    model.decoders["semseg"].weight.requires_grad_(False)  # what is frozen of a decoder is not taken off what trains
+    model.backbone.bias.requires_grad_(True)
+    ledger = parameter_ledger(model)
+    assert (ledger["trainable"], ledger["trainable_without_decoders"]) == (4 + 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +186,14 @@ def test_counting_flops_restores_each_module_and_leaves_no_gradient():
     assert [module.training for module in model.modules()] == [True, True, False, True]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model[0].weight.grad is None
+
+
+def test_flops_are_those_of_evaluation():
+    class Halved(nn.Linear):
+        def forward(self, x):
+            return super().forward(x[..., :1, :] if self.training else x)
+
+    assert flops_per_image(nn.Sequential(nn.Dropout(0.5), Halved(8, 5)).train(), 8, "cpu") == (2 * 3 * 8 * 8 * 5, {})
 
 
 def test_a_model_that_fails_while_flops_are_counted_gets_its_modes_back():
