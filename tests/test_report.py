@@ -15,7 +15,7 @@ from made_records import REFERENCE, MadeSuite, demo_like_suite, made_method
 from rich.console import Console
 
 from bench.cli.reports import report
-from bench.plan import to_do
+from bench.plan import Reader, to_do
 from bench.record import RecordError, write_record
 from bench.report import make_report
 from bench.report.claims import answer_claims
@@ -319,8 +319,8 @@ def test_times_of_a_busy_device_are_named_with_a_command_that_measures_them_agai
     assert f"profile {suite.plan()['suite']} --rerun busy,stale" in note
     for kind, again in (("profile", True), ("accuracy", False)):
         path = write_record(tmp_path / kind, record | {"kind": kind})
-        assert to_do(path, frozenset({"busy"}), record["code_id"], None) == again
-        assert not to_do(path, frozenset({"stale", "failed"}), record["code_id"], None)
+        assert to_do(path, frozenset({"busy"}), record["code_id"], Reader(pytest.fail, move=False)) == again
+        assert not to_do(path, frozenset({"stale", "failed"}), record["code_id"], Reader(pytest.fail, move=False))
 
 
 def test_the_summary_tells_commands_of_a_description_from_its_prose() -> None:
