@@ -18,7 +18,8 @@ from bench.report.loading import Results, load_results
 from bench.report.page import PAGE, make_page
 from bench.report.plots import figure_files, make_figures
 from bench.report.published import against_published_reference, is_comparable
-from bench.report.stats import plan_tasks, row_frame
+from bench.report.seeds import scored_seed_frame
+from bench.report.stats import column_pairs, plan_tasks, row_frame
 from bench.report.summary import findings, summary
 from bench.report.tables import MainTable, main_table, to_csv, to_markdown
 
@@ -80,7 +81,8 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     _demand_records(suite_dir, results, own, mark, strict=strict)
     said = {"no_result": _no_result(suite_dir, plan, own), "schemas": schema_notes(plan, own, results.set_aside), "damaged": damaged}
     published = against_published_reference if is_comparable(plan, records) else None
-    rows = row_frame(plan, records, suite_dir / "records", published=published, damaged=damaged)
+    pairs = column_pairs(plan, records, scored_seed_frame(plan, records, damaged), suite_dir / "records")
+    rows = row_frame(plan, records, published=published, damaged=damaged, pairs=pairs)
     tuning = results.tuning if plan.get("tuned") else None
     notes = footnotes(plan, records, rows, tuning=tuning, damaged=damaged, set_aside=results.set_aside)
     table = main_table(rows, tasks=tasks, title=plan["title"] + mark, footnotes=notes)
@@ -89,7 +91,7 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
         "table.md": to_markdown(table),
         "table.tex": to_latex(table, label=f"tab:{plan['suite']}"),
     }
-    contents |= evidence_files(plan, records, rows, table, suite_dir / "records", primary_only=primary_only)
+    contents |= evidence_files(plan, records, rows, table, pairs, primary_only=primary_only)
     if keep_current and _is_current(suite_dir, contents):
         present = [name for name in (*contents, "summary.md", PAGE, *figure_files()) if (suite_dir / name).exists()]
         files = {name: suite_dir / name for name in present}
@@ -108,8 +110,7 @@ def make_report(suite_dir: Path, *, keep_current: bool = False, strict: bool = F
     for name in {*figure_files(), *EVIDENCE} - set(contents):
         (suite_dir / name).unlink(missing_ok=True)
     files = {name: suite_dir / name for name in contents}
-    not_drawn = tuple(drawn.not_drawn)
-    return Report(files=files, table=table, not_drawn=not_drawn, complete=not mark, **said)
+    return Report(files=files, table=table, not_drawn=tuple(drawn.not_drawn), complete=not mark, **said)
 
 
 def _demand_records(suite_dir: Path, results: Results, own: Sequence[Mapping], mark: str, *, strict: bool) -> None:

@@ -38,16 +38,21 @@ def read_claims(path: Path = CLAIMS) -> list[dict]:
 
 
 def answer_claims(
-    plan: Mapping, records: Sequence[Mapping], records_dir: Path | None = None, *, claims: Sequence[Mapping] | None = None
+    plan: Mapping,
+    records: Sequence[Mapping],
+    records_dir: Path | None = None,
+    *,
+    claims: Sequence[Mapping] | None = None,
+    pairs: Mapping[str, Pairs] | None = None,
 ) -> pd.DataFrame:
-    """Answer every claim from the records.
+    """Answer every claim from the records; arguments as of `bench.report.stats.row_frame`.
 
     Returns:
         One line a claim: claim, source, answer, rows (labels compared), effect, low, high (95 % interval of the effect where there is one),
         unit, note.
     """
     seeds = scored_seed_frame(plan, records)
-    pairs = column_pairs(plan, records, seeds, records_dir)
+    pairs = column_pairs(plan, records, seeds, records_dir) if pairs is None else pairs
     lines = []
     for claim in read_claims() if claims is None else claims:
         row, than = _find(plan, claim["row"]), _find(plan, claim.get("than", {}))

@@ -56,6 +56,7 @@ def row_frame(
     *,
     published: Callable | None = None,
     damaged: Mapping[str, str] | None = None,
+    pairs: Mapping[str, Pairs] | None = None,
 ) -> pd.DataFrame:
     """Summarise each plan row over its complete seeds: the machine-readable table.
 
@@ -66,6 +67,7 @@ def row_frame(
         published: `bench.report.published.against_published_reference` where published references are comparable, for columns
             `delta_m_published_reference_...`.
         damaged: Why, per file of the suite that could not be used, to say so of seeds that do not count.
+        pairs: What `column_pairs` returned for these records, where that is known already.
 
     Returns:
         One line a plan row, families kept together in the order of the plan. Columns label, method, title, kind, family, dial, dial_value,
@@ -95,8 +97,13 @@ def row_frame(
         for position, family in enumerate(families(plan["rows"]))
     ]
     frame = pd.DataFrame(lines).astype(dict.fromkeys(EXACT_COSTS, "Int64") | {"dial_value": "Float64"})
-    compared = _comparisons(plan, records, seeds, frame, records_dir) | _robust(plan, seeds) | _time_ends(seeds, frame)
-    frame = pd.concat([frame, pd.DataFrame(compared, index=frame.index)], axis=1)  # at once: with held-out columns there are hundreds
+    pairs = column_pairs(plan, records, seeds, records_dir) if pairs is None else pairs
+    compared = _comparisons(plan, frame, pairs) | _robust(plan, seeds) | _time_ends(seeds, frame)
+    return _by_family(pd.concat([frame, pd.DataFrame(compared, index=frame.index)], axis=1))  # at once: there may be hundreds of columns
+
+
+def _by_family(frame: pd.DataFrame) -> pd.DataFrame:
+    """Bring the rows of a family together, at the place of its first."""
     order = {family: position for position, family in reversed(list(enumerate(frame["family"])))}
     return frame.sort_values("family", key=lambda families: families.map(order), kind="stable", ignore_index=True)
 
@@ -197,14 +204,12 @@ def column_pairs(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame,
     return {name: compare_rows(seed_matrix(seeds, name, rows), own, drawn.images) for name, own in replicates.items()}
 
 
-def _comparisons(
-    plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, frame: pd.DataFrame, records_dir: Path | None
-) -> dict[str, object]:
+def _comparisons(plan: Mapping, frame: pd.DataFrame, compared: Mapping[str, Pairs]) -> dict[str, object]:
     """Return tied-best marks of the metrics and delta_m, and the ranks by delta_m."""
     directions = {metric_column(task): TASKS[task].higher_is_better for task in plan_tasks(plan)} | {"delta_m": True}
     found: dict[str, object] = {}
     counterparts = single_task_counterparts(plan)
-    for name, pairs in column_pairs(plan, records, seeds, records_dir).items():
+    for name, pairs in compared.items():
         means, higher = frame[f"{name}_mean"].to_numpy(dtype=float), directions[name]
         found[f"{name}_tied_best"] = tied_with_best(pairs, means, higher_is_better=higher)
         found[f"{name}_resampled"] = pairs.resampled
