@@ -61,8 +61,7 @@ def row_frame(
     """Summarise each plan row over its complete seeds: the machine-readable table.
 
     Args:
-        plan: As `bench.record.read_plan` returns it.
-        records: As `bench.record.load_records` returns them.
+        plan, records: As `bench.record.read_plan` and `load_records` return them.
         records_dir: Where the records' per-image sums lie, for paired tests over images too; None: tests over seeds alone.
         published: `bench.report.published.against_published_reference` where published references are comparable, for columns
             `delta_m_published_reference_...`.
