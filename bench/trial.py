@@ -24,8 +24,9 @@ from bench.model.node_cache import copied, default_cache_dir
 from bench.outcome import conclude, iso
 from bench.record import SCHEMA_VERSION
 from bench.tracking import Tracking
+from bench.training.checkpoint import FitState
 from bench.training.held_out import HeldOut, held_out_metrics
-from bench.training.loop import FitState, evaluate, fit, forget_peaks, train_step
+from bench.training.loop import evaluate, fit, forget_peaks, train_step
 from bench.training.optim import build_optimizer
 
 EPOCH_SECONDS = {"train": "seconds", "held_out": "held_out_seconds"}

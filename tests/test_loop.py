@@ -1,5 +1,6 @@
 """Single steps, epochs and checkpoints of the training loop, on a model of four numbers: against plain torch and hand arithmetic."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import RecipeConfig
+from bench.provenance import code_id
 from bench.tasks import TASKS, Task
 from bench.training import loop
-from bench.training.loop import DivergedError, FitState, StepClock, evaluate, load_checkpoint, save_checkpoint, train_epoch, train_step
+from bench.training.checkpoint import FitState, load_checkpoint, save_checkpoint
+from bench.training.loop import DivergedError, StepClock, evaluate, train_epoch, train_step
 from bench.training.optim import build_optimizer, learning_rate
+from bench.tuning.entries import history_in
 
 CPU = torch.device("cpu")
 
@@ -160,3 +164,24 @@ def test_a_checkpoint_holds_no_frozen_weight_and_is_not_used_for_other_code_or_d
     assert load_checkpoint(path, "code other", *trained(0)) == FitState()
     assert not path.exists()
     assert (tmp_path / "set_aside" / path.name).exists()
+
+
+def spoiled(content: dict) -> list[object]:
+    """What may stand in a file that loads, and is no checkpoint of a trial."""
+    without = {key: value for key, value in content.items() if key != "fit"}
+    renamed = content | {"fit": {f"{key}x": value for key, value in content["fit"].items()}}
+    return [[1, 2], torch.zeros(3), {}, {"identity": "code data"}, without, renamed, content | {"rng": None}, content | {"identity": 3}]
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_file_that_loads_and_is_no_checkpoint_is_set_aside(tmp_path: Path, number: int):
+    path = tmp_path / "trial.pt"
+    save_checkpoint(path, f"{code_id()} data", FitState(epoch=1, history=[{"epoch": 1}]), *trained(1))
+    assert history_in(path) == [{"epoch": 1}]
+    torch.save(spoiled(torch.load(path, weights_only=True))[number], path)
+    assert history_in(path) == []  # what may pause a tuning trial starts it again as well
+    model, optimizer, loss_scale = trained(0)
+    before = copy.deepcopy(model.state_dict())
+    assert load_checkpoint(path, f"{code_id()} data", model, optimizer, loss_scale) == FitState()
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+    assert [file.name for file in (tmp_path / "set_aside").iterdir()] == [path.name]

@@ -17,6 +17,7 @@ from bench.model.multitask import build_model
 from bench.record import read_record
 from bench.suites import load
 from bench.training import loop
+from bench.training.checkpoint import FitState
 from bench.trial import Launch, run_trial
 from methods.mtlora import MTLoRAConfig
 
@@ -249,11 +250,11 @@ def test_probing_the_memory_leaves_model_gradients_and_random_state_as_they_were
 
 def test_data_that_lies_on_the_device_is_no_part_of_a_trials_peaks():
     line, recipe = {"seconds": 2.0}, MTLORA.recipe
-    fitted = loop.FitState(history=[line, line], step_seconds=[0.5, 0.7], peak_allocated_bytes=1000, peak_reserved_bytes=1500)
+    fitted = FitState(history=[line, line], step_seconds=[0.5, 0.7], peak_allocated_bytes=1000, peak_reserved_bytes=1500)
     costs = trial_module.step_costs(fitted, recipe, resident=300, images=12)
     assert (costs["peak_allocated_bytes"], costs["peak_reserved_bytes"], costs["images_per_second"]) == (700, 1200, 3.0)
     assert (costs["step_seconds"]["n"], costs["step_seconds"]["median"]) == (2, pytest.approx(0.6))
-    assert trial_module.step_costs(loop.FitState(history=[line]), recipe, resident=0, images=4)["peak_allocated_bytes"] is None
+    assert trial_module.step_costs(FitState(history=[line]), recipe, resident=0, images=4)["peak_allocated_bytes"] is None
 
 
 def test_frozen_layers_save_fewer_activations_than_full_fine_tuning(launch: Launch):

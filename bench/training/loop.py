@@ -1,14 +1,9 @@
 """Training and evaluation of one model: the same few lines for every method."""
 
-import io
-import logging
 import math
-import pickle
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +15,10 @@ from bench.config import RecipeConfig
 from bench.heartbeat import beat
 from bench.measure.metrics import metric_of
 from bench.measure.panels import Panels
-from bench.record import write_atomically
-from bench.storage import set_aside
+from bench.training.checkpoint import FitState, load_checkpoint, save_checkpoint
 from bench.training.held_out import HeldOut
 from bench.training.losses import total_loss
 from bench.training.optim import build_optimizer, learning_rate
-
-logger = logging.getLogger(__name__)
 
 WARMUP_STEPS = 3
 """Steps at the start of a process that are not timed."""
@@ -36,19 +28,6 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 class DivergedError(RuntimeError):
     """The loss is no longer finite."""
-
-
-@dataclass
-class FitState:
-    """What a killed trial needs to go on: everything that the next epoch depends on, and what has been measured so far."""
-
-    epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    step_seconds: list[float] = field(default_factory=list)
-    wait_seconds: float = 0.0
-    peak_allocated_bytes: int | None = None
-    peak_reserved_bytes: int | None = None
-    best: dict[str, Any] | None = None
 
 
 class StepClock:
@@ -251,53 +230,3 @@ def forget_peaks(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-
-
-def save_checkpoint(
-    path: Path, identity: str, state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> None:
-    """Write what `load_checkpoint` needs: trained parameters and buffers, optimiser, scaler and random state; atomically."""
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    frozen = {name for name, _ in model.named_parameters()} - trained
-    content = {
-        "identity": identity,
-        "fit": vars(state),
-        "model": {name: value for name, value in model.state_dict().items() if name not in frozen},
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def load_checkpoint(
-    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> FitState:
-    """Restore what `save_checkpoint` wrote into model, optimiser, scaler and torch's generators; a new state where there is nothing to use.
-
-    Raises:
-        RuntimeError: The checkpoint is of another model.
-    """
-    if not path.exists():
-        return FitState()
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        written_for = content["identity"]
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-        logger.warning("%s is damaged (%s); it is set aside as %s and the trial starts again", path, error, set_aside(path))
-        return FitState()
-    if written_for != identity:
-        logger.warning("%s was written by other code or for other data; set aside as %s, the trial starts again", path, set_aside(path))
-        return FitState()
-    unexpected = model.load_state_dict(content["model"], strict=False).unexpected_keys
-    if unexpected:
-        raise RuntimeError(f"{path} was written by another model: it holds {unexpected[:5]}; delete it to start the trial again")
-    optimizer.load_state_dict(content["optimizer"])
-    scaler.load_state_dict(content["scaler"])
-    torch.set_rng_state(content["rng"])
-    if content["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["cuda_rng"])
-    return FitState(**content["fit"])

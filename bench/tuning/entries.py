@@ -1,19 +1,17 @@
 """What the forked child of a tuning trial runs: the trial of a sweep, which pauses at a rung. Importing this imports all that it needs."""
 
 import contextlib
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from bench.config import TrialConfig
 from bench.outcome import iso, total_seconds
 from bench.provenance import code_id
 from bench.record import write_record
 from bench.sweep import entries
+from bench.training.checkpoint import CheckpointError, read_checkpoint
 from bench.trial import describe
 from bench.tuning.point import PROVISIONAL, STOPPED
 
@@ -66,7 +64,7 @@ def history_in(checkpoint: Path) -> list[dict[str, Any]]:
     if not checkpoint.exists():
         return []
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError):
+        content = read_checkpoint(checkpoint, mmap=True)
+    except CheckpointError:
         return []
-    return list(content["fit"]["history"]) if content.get("identity", "").startswith(code_id()) else []
+    return list(content["fit"]["history"]) if content["identity"].startswith(code_id()) else []
