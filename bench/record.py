@@ -54,13 +54,13 @@ def read_record(path: Path) -> dict:
     """Read and validate one record.
 
     Raises:
-        RecordError: Where the file is cut short, is no JSON, has a foreign name or breaks the schema: remove it and run the suite again.
+        RecordError: Where the file is cut short, is no JSON, has a foreign name or breaks the schema: run the suite again.
     """
     path = Path(path)
-    written = _read_json(path, remedy="Remove the file and run the suite again: only this trial runs.")
+    written = _read_json(path, remedy="Run the suite again: it sets the file aside, and only this trial runs.")
     if newer := fields_of_later_schemas(written):
         said = f"schema_version is {written['schema_version']}, but it holds {', '.join(newer)}, which came later: it was edited"
-        raise RecordError(f"{path}: {said}. Remove the file and run the suite again: only this trial runs.")
+        raise RecordError(f"{path}: {said}. Run the suite again: it sets the file aside, and only this trial runs.")
     record = migrate(written)
     validate_record(record, source=str(path))
     if path.stem != record["run_id"]:
@@ -192,5 +192,7 @@ def _read_json(path: Path, *, remedy: str) -> dict:
 
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except IsADirectoryError as error:
+        raise RecordError(f"{path}: a directory, where a file belongs. {remedy}") from error
     except ValueError as error:  # also json.JSONDecodeError and UnicodeDecodeError
         raise RecordError(f"{path}: cut short or garbled ({error}). {remedy}") from error

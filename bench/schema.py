@@ -130,9 +130,9 @@ def validate_record(record: object, *, source: str) -> None:
     if record.get("schema_version") != SCHEMA_VERSION or isinstance(record["schema_version"], bool):
         found = record.get("schema_version")
         newer = isinstance(found, int) and found > SCHEMA_VERSION
-        raise (NewerSchemaError if newer else RecordError)(
-            f"{source}: schema_version is {found!r}, this code reads {SCHEMA_VERSION}. Use the code that wrote it, or rerun it."
-        )
+        remedy = "Use the code that wrote it, or move the file away: its trial runs again then." if newer else "Its trial must run again."
+        kind = NewerSchemaError if newer else RecordError
+        raise kind(f"{source}: schema_version is {found!r}, this code reads {SCHEMA_VERSION}. {remedy}")
     _check_types(record, _FIELDS, source)
     _check_plain(record, "", source)
     _check_types(record, {path: types for path, types in _OPTIONAL_FIELDS.items() if _holds(record, path)}, source)

@@ -16,8 +16,8 @@ from made_records import demo_like_suite, made_record
 
 from bench import storage
 from bench.provenance import described_cpu, environment
-from bench.record import RecordError, load_records, read_plan, read_record, to_frame, write_atomically, write_record
-from bench.status import look_at, overhead, suite_status
+from bench.record import RecordError, load_records, read_plan, read_record, read_trusted, to_frame, write_atomically, write_record
+from bench.status import look_at, overhead, remarks, suite_status
 
 VALUES = {"semseg": 67.21, "normals": 17.97}
 
@@ -93,7 +93,7 @@ def test_every_truncation_of_a_record_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for length in range(0, len(whole), 97):
         path.write_text(whole[:length])
-        with pytest.raises(RecordError, match=r"Remove the file and run the suite again"):
+        with pytest.raises(RecordError, match=r"Run the suite again: it sets the file aside"):
             read_record(path)
 
 
@@ -233,3 +233,15 @@ def test_processors_of_one_name_are_told_apart_by_family_and_model():
 
 def test_the_environment_says_which_instructions_torch_uses():
     assert environment(1)["cpu"].endswith(torch.backends.cpu.get_cpu_capability())
+
+
+def test_a_directory_in_place_of_a_record_is_named_and_set_aside(tmp_path: Path) -> None:
+    directory = demo_like_suite().write(tmp_path / "made")
+    record = next((directory / "records").glob("*.json"))
+    record.unlink()
+    record.mkdir()
+    assert sum("1 damaged" in row["not_ok"] for row in suite_status(look_at(directory))) == 1
+    assert any("a directory, where a file belongs" in line for line in remarks(look_at(directory)))
+    assert read_trusted(record)[0] is None
+    assert not record.exists()
+    assert (directory / "records" / "set_aside" / record.name).is_dir()
