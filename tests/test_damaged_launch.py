@@ -104,4 +104,4 @@ def test_records_of_an_older_schema_are_counted_in_one_line(tmp_path: Path, caps
     assert work_left(trials, tmp_path, accuracy=True, profiles=False, **rules) == ([], [])
     (line,) = capsys.readouterr().err.splitlines()
     assert "(5 records): " in line
-    assert line.endswith(", …).")
+    assert line.endswith(" and 2 more.")
