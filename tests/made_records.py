@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.record import SCHEMA_VERSION, write_record
+from bench.report.paired import Pairs
+from bench.report.seeds import scored_seed_frame
+from bench.report.stats import column_pairs
 from bench.tasks import TASK_NAMES, TASKS
 
 REFERENCE = {"semseg": 67.21, "human_parts": 61.93, "saliency": 62.35, "normals": 17.97}
@@ -185,3 +188,8 @@ def demo_like_suite(seeds: tuple[int, ...] = (0, 1), noise: float = 1.2) -> Made
         suite.add(method, values(change), trainable=2_550_000 + 25_000 * rank, decoders=2_000_000, memory=(205 + rank) * mib)
     suite.add(made_method("mtlora_plus", "MTLoRA+", "rank", 8), values(-6), trainable=2_420_000, decoders=2_000_000, memory=206 * mib)
     return suite
+
+
+def pairs_of(suite: MadeSuite) -> dict[str, Pairs]:
+    """Compare the rows of a suite over its seeds."""
+    return column_pairs(suite.plan(), suite.records, scored_seed_frame(suite.plan(), suite.records))

@@ -1,12 +1,10 @@
 """Pareto fronts under chance: against counts of all outcomes, areas by hand, and a brute-force area."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_records import MadeSuite, demo_like_suite, made_method
+from made_records import MadeSuite, demo_like_suite, made_method, pairs_of
 from scipy import stats as scipy_stats
 
 from bench.report.evidence import evidence_files
@@ -153,7 +151,7 @@ def test_four_hundred_rows_have_fronts_and_pairs(tmp_path) -> None:
     rows = row_frame(suite.plan(), suite.records)
     assert rows["rank_low"].between(1, 400).all()
     assert (rows["rank_low"] <= rows["rank_high"]).all()
-    files = evidence_files(suite.plan(), suite.records, rows, main_table(rows, tasks=suite.tasks, title="t"), tmp_path)
+    files = evidence_files(suite.plan(), suite.records, rows, main_table(rows, tasks=suite.tasks, title="t"), pairs_of(suite))
     assert files["fronts.csv"].count("\n") == 1 + 400 * len(AXES)
 
 
@@ -233,5 +231,5 @@ def test_times_that_cannot_be_separated_are_not_told_apart_on_front_and_in_table
     assert not table.bold["Step (ms) ↓"].any()  # two of three: no mark says less than half would
     assert " ± " in table.cells["Step (ms) ↓"].iloc[0] or "[" in table.cells["Step (ms) ↓"].iloc[0]
     assert any("order statistics" in note for note in table.footnotes)
-    files = evidence_files(plan, suite.records, rows, table, Path("nowhere"))
+    files = evidence_files(plan, suite.records, rows, table, pairs_of(suite))
     assert "Costs are taken as exact" not in files["fronts.md"]

@@ -19,6 +19,7 @@ from bench.data.pascal_context import fingerprint
 from bench.data.roots import synthetic_root
 from bench.provenance import code_id
 from bench.suites import load
+from bench.training.checkpoint import FitState
 
 REPOSITORY = Path(__file__).parent.parent
 RUN_IDS = [trial.run_id for trial in load("smoke").trials]
@@ -222,7 +223,8 @@ def plant_foreign_checkpoint(results: Path) -> None:
     root = synthetic_root(results, load("smoke").trials[0].data.synthetic)
     path = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.pt"
     path.parent.mkdir(parents=True)
-    torch.save({"identity": f"{code_id()} {fingerprint(root)}", "model": {"foreign": torch.zeros(1)}}, path)
+    content = {"identity": f"{code_id()} {fingerprint(root)}", "fit": vars(FitState()), "model": {"foreign": torch.zeros(1)}}
+    torch.save(content | {"optimizer": {}, "scaler": {}, "rng": torch.get_rng_state(), "cuda_rng": []}, path)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_records import REFERENCE, MadeSuite, demo_like_suite, made_method
+from made_records import REFERENCE, MadeSuite, demo_like_suite, made_method, pairs_of
 
 from bench.record import RecordError
 from bench.report import make_report
@@ -77,7 +77,7 @@ def test_rendered_data_are_not_held_against_published_numbers(tmp_path: Path) ->
     assert not is_comparable(suite.plan(), suite.records)
     rows = row_frame(suite.plan(), suite.records)
     table = main_table(rows, tasks=suite.tasks, title="t", footnotes=footnotes(suite.plan(), suite.records, rows))
-    files = evidence_files(suite.plan(), suite.records, rows, table, tmp_path)
+    files = evidence_files(suite.plan(), suite.records, rows, table, pairs_of(suite))
     assert not {"published.csv", "audit.md"} & set(files)
     assert "published" not in to_markdown(table)
 
@@ -208,7 +208,7 @@ def test_equal_cost_front_chances_and_tests_are_printed_with_a_reading_guide(tmp
     suite = demo_like_suite(seeds=(0, 1, 2))
     suite.add(made_method("far", "Far", None, None, label="Far | ahead"), {s: dict(REFERENCE) for s in (0, 1, 2)})
     rows = row_frame(suite.plan(), suite.records)
-    files = evidence_files(suite.plan(), suite.records, rows, main_table(rows, tasks=suite.tasks, title="t"), tmp_path)
+    files = evidence_files(suite.plan(), suite.records, rows, main_table(rows, tasks=suite.tasks, title="t"), pairs_of(suite))
     frames = {name: pd.read_csv(io.StringIO(files[name])) for name in ("iso_params.csv", "fronts.csv", "pairs.csv")}
     for name, per_table in (("iso.md", 1), ("fronts.md", 3), ("pairs.md", 1)):
         assert files[name].count("How to read:") == per_table
