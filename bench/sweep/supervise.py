@@ -89,11 +89,19 @@ class Supervisor:
                 if (verdict := hopeless(attempts, job)) is not None:
                     self.bury(job, attempts, *verdict)
                 else:
-                    paused = self.attempt(job, attempts, on_event)
+                    paused = self.attempt_alone(job, attempts, on_event)
             if status is not None:
                 attempts.remove()
         (checkpoints / f"{job['run_id']}.lock").unlink(missing_ok=True)
         return status or PAUSED
+
+    def attempt_alone(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> bool:
+        """As `attempt`; whatever ends it early, such as Tune that stops a worker, leaves no process that trains on."""
+        try:
+            return self.attempt(job, attempts, on_event)
+        except BaseException:
+            self.close()
+            raise
 
     def attempt(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> bool:
         """Start the job once and follow it to its end, which may leave a record; returns whether it has paused instead."""
@@ -113,7 +121,6 @@ class Supervisor:
             code, overdue, paused = (event.get(name, known) for name, known in (("exit", code), ("overdue", overdue), ("paused", paused)))
             if "storage" in event:
                 attempts.add("interrupted by the disk", at=now())
-                self.close()
                 raise StorageError(event["storage"])
             if "epoch" in event:
                 attempts.add(f"epoch {event['epoch']}", at=now())

@@ -150,7 +150,7 @@ def fit_points(
             search_alg=search,
             num_samples=1 if search is None else len(search.queue),
             scheduler=scheduler,
-            reuse_actors=False,
+            reuse_actors=True,
             trial_name_creator=point_folder,
             trial_dirname_creator=point_folder,
         ),

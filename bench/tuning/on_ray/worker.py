@@ -1,4 +1,4 @@
-"""What a Tune worker does: it supervises the trials of one setting. No torch."""
+"""What a Tune worker does: it supervises the trials of one setting after the other. No torch."""
 
 import json
 from typing import Any
@@ -10,10 +10,15 @@ from bench.sweep.supervise import Supervisor
 from bench.tuning.point import WORST_SCORE, run_point
 
 
+SUPERVISOR: Supervisor | None = None
+"""Of this worker: it lives as long as the actor, over many settings."""
+
+
 def attend(config: dict[str, Any]) -> None:
     """Bring the trials of a setting to their records: the trainable."""
-    with Supervisor() as supervisor:
-        try:
-            run_point(json.loads(config["jobs"]), config["rungs"], supervisor, tune.report)
-        except StorageError as error:
-            tune.report({"epoch": 0, "loss": 0.0, "status": "storage", "message": str(error), "rung": 0, "score": WORST_SCORE})
+    global SUPERVISOR
+    SUPERVISOR = SUPERVISOR or Supervisor()
+    try:
+        run_point(json.loads(config["jobs"]), config["rungs"], SUPERVISOR, tune.report)
+    except StorageError as error:
+        tune.report({"epoch": 0, "loss": 0.0, "status": "storage", "message": str(error), "rung": 0, "score": WORST_SCORE})
