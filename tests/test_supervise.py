@@ -299,7 +299,7 @@ def running_pids(suite_dir: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_a_sweep_killed_at_random_ends_with_the_records_of_an_undisturbed_one(tmp_path: Path):
-    trials, kills = 60, 4
+    trials, kills = 30, 3
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     for moment in range(kills):
         process, before = driver(broken, trials, STUB_SECONDS="0.02"), len(list((broken / "records").glob("*.json")))

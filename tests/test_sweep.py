@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.data.pascal_context import fingerprint
 from bench.data.roots import synthetic_root
 from bench.provenance import code_id
@@ -24,6 +26,9 @@ from bench.training.checkpoint import FitState
 REPOSITORY = Path(__file__).parent.parent
 RUN_IDS = [trial.run_id for trial in load("smoke").trials]
 PATIENCE_SECONDS = 240
+BARE = ("--no-profiles", "--no-report")
+"""For what is about trials alone."""
+
 SECRETS = {
     name: f"secret-{name.lower()}-5f0c" for name in ("AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 }
@@ -50,11 +55,10 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def cli(*arguments: str, code: int = 0) -> str:
-    """Run the command line to its end and return its output."""
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == code, output
-    return output
+    """Run the command line to its end, in this process, and return its output."""
+    outcome = CliRunner().invoke(app, arguments, env=SECRETS | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
+    assert outcome.exit_code == code, outcome.output
+    return outcome.output
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
@@ -128,7 +132,7 @@ def test_second_run_finds_nothing_to_do(undisturbed: Path):
 @pytest.mark.slow
 def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    process = start("run", "smoke", "--results", str(results), "--no-profiles")
+    process = start("run", "smoke", "--results", str(results), *BARE)
     wait_for(lambda: records(results), process)
     process.kill()
     process.communicate()
@@ -136,7 +140,7 @@ def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undis
     finished = {path: path.stat().st_mtime_ns for path in (results / "smoke" / "records").iterdir()}
     assert 0 < len(records(results)) < len(RUN_IDS)
     assert_no_secrets(results)  # what Tune keeps is there still
-    output = cli("run", "smoke", "--results", str(results), "--no-profiles")
+    output = cli("run", "smoke", "--results", str(results), *BARE)
     assert f"{len(RUN_IDS) - len([path for path in finished if path.suffix == '.json'])} to run" in output
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     assert metrics(results) == metrics(undisturbed)
@@ -162,7 +166,7 @@ def wait_for_quiet(results: Path) -> None:
 @pytest.mark.slow
 def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    process = start("run", "smoke", "--results", str(results), "--only", "MTLoRA*", "--no-profiles")
+    process = start("run", "smoke", "--results", str(results), "--only", "MTLoRA*", *BARE)
     attempts = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.attempts"
     wait_for(lambda: attempts.exists() and attempts.read_text().strip(), process)
     os.kill(pid_of(attempts), signal.SIGKILL)
@@ -172,7 +176,7 @@ def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp
     assert record["attempt"] == 2
     assert record["metrics"] == records(undisturbed)[RUN_IDS[-1]]["metrics"]
 
-    process = start("run", "smoke", "--results", str(results), "--no-profiles")
+    process = start("run", "smoke", "--results", str(results), *BARE)
     wait_for(lambda: list((results / "smoke" / "checkpoints").glob("*.attempts")), process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE_SECONDS)
@@ -207,7 +211,7 @@ def test_a_driver_killed_between_the_last_epoch_and_the_record_changes_no_bit(un
     process.wait()
     wait_for_quiet(results)
     assert not records(results)
-    cli("run", "smoke", "--results", str(results), "--only", "MTLoRA*", "--executor", "serial", "--no-profiles")
+    cli("run", "smoke", "--results", str(results), "--only", "MTLoRA*", "--executor", "serial", *BARE)
     resumed, whole = (records(place)[RUN_IDS[-1]] for place in (results, undisturbed))
     assert resumed["attempt"] == 2
     assert resumed["timing"]["total_seconds"] > resumed["timing"]["attempt_seconds"]
@@ -232,7 +236,7 @@ def plant_foreign_checkpoint(results: Path) -> None:
 def test_a_failing_trial_is_recorded_the_others_go_on_and_the_exit_code_is_1(undisturbed: Path, tmp_path: Path, executor: str):
     results = with_data(tmp_path, undisturbed)
     plant_foreign_checkpoint(results)
-    rows = ("--only", "M*", "--no-profiles")  # the multi-task rows: full fine-tuning and MTLoRA
+    rows = ("--only", "M*", *BARE)  # the multi-task rows: full fine-tuning and MTLoRA
     output = cli("run", "smoke", "--results", str(results), *rows, "--executor", executor, code=1)
     found = records(results)
     assert found[RUN_IDS[-1]]["status"] == "failed"
@@ -248,7 +252,9 @@ def test_a_failing_trial_is_recorded_the_others_go_on_and_the_exit_code_is_1(und
 @pytest.mark.slow
 def test_a_trial_that_no_node_has_room_for_is_refused(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    output = cli("run", "smoke", "--results", str(results), "--cpus-per-trial", "999", code=2)
+    process = start("run", "smoke", "--results", str(results), "--cpus-per-trial", "999")
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 2, output
     assert "999 CPUs" in output
     assert "--cpus-per-trial" in output
 

@@ -267,10 +267,25 @@ def test_a_torn_setting_is_named_and_set_aside_and_its_number_is_never_given_aga
     assert [path.name for path in sorted(directory.glob("*.json"))] == ["0000.json", "0003.json", "0004.json"]
 
 
+@pytest.fixture
+def stubs_on_ray(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], None]:
+    """Let the trials of a tune on Ray be stubs, which do what the deeds say."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setattr("bench.tuning.on_ray.run.ENTRY", "stub_trials:tune")
+
+    def plant(tuning_dir: Path, deeds: str) -> None:
+        tuning_dir.mkdir(parents=True)
+        (tuning_dir / "deeds").write_text(deeds)
+
+    return plant
+
+
 @pytest.mark.slow
-def test_asha_and_optuna_on_ray_spend_the_same_budget_on_every_row(data: Path, tmp_path: Path):
+def test_asha_and_optuna_on_ray_spend_the_same_budget_on_every_row(data: Path, tmp_path: Path, stubs_on_ray: Callable):
     shutil.copytree(data, tmp_path / "data")
     options = dataclasses.replace(SERIAL, executor="ray")
+    for name in ("tiny", "searched"):
+        stubs_on_ray(tmp_path / name / "tuning", "{}")
     outcome = tune(tmp_path, 4, suite=SUITE, options=options, asha=True)
     statuses = [[setting["status"] for setting in row["settings"]] for row in outcome["rows"]]
     assert outcome["complete"], statuses
@@ -300,20 +315,17 @@ def test_asha_and_optuna_on_ray_spend_the_same_budget_on_every_row(data: Path, t
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", [{"asha": True}, {"searcher": "optuna"}])
 def test_a_trial_that_hangs_in_a_tune_on_ray_is_a_failed_setting_and_the_others_finish(
-    protocol: dict, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    protocol: dict, data: Path, tmp_path: Path, stubs_on_ray: Callable
 ):
     shutil.copytree(data, tmp_path / "data")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setattr("bench.tuning.on_ray.run.ENTRY", "stub_trials:tune")
     tuning_dir = tmp_path / "tiny" / "tuning"
-    tuning_dir.mkdir(parents=True)
-    (tuning_dir / "deeds").write_text('{"*": "hang"}')
-    limits = Limits(hang_seconds=10, max_attempts=1)
+    stubs_on_ray(tuning_dir, '{"*": "hang"}')
+    limits = Limits(hang_seconds=6, max_attempts=1)
     outcome = tune(tmp_path, 2, suite=SUITE, options=dataclasses.replace(SERIAL, executor="ray", limits=limits), **protocol)
     settings = [setting for row in outcome["rows"] for setting in row["settings"]]
     hung = (tuning_dir / "first").read_text()
     assert {setting["status"] for setting in settings if hung not in setting["run_ids"]} <= {"ok", "stopped"}
     assert [setting["status"] for setting in settings if hung in setting["run_ids"]] == ["killed"]
-    assert "hung: killed after 10 s without a sign of life" in read_record(tuning_dir / "records" / f"{hung}.json")["reason"]
+    assert "hung: killed after 6 s without a sign of life" in read_record(tuning_dir / "records" / f"{hung}.json")["reason"]
     assert not outcome["complete"]
     assert not [path for path in (tuning_dir / "checkpoints").rglob("*") if path.is_file()]

@@ -97,6 +97,7 @@ def run(
     profiles: Annotated[bool, typer.Option(help="Measure time and memory of the rows first, each alone on its device.")] = True,
     tuned: Tuned = False,
     held_out: HeldOut = None,
+    report: Annotated[bool, typer.Option(help="Write tables and plots at the end; `report SUITE` does so at any time.")] = True,
     *,
     running: Running,
 ) -> None:
@@ -111,7 +112,7 @@ def run(
         outcome = launch_suite(chosen, **settings, only=only, profiles=profiles, verbose=running.verbose)
     except KeyboardInterrupt:
         end_interrupted(running.quiet)
-    if outcome.ok or any((results / suite / "records").glob("*.json")):
+    if report and (outcome.ok or any((results / suite / "records").glob("*.json"))):
         print_report(results / suite, quiet=running.quiet, keep_current=True)
     raise typer.Exit(OK if outcome.complete else SOME_FAILED)
 

@@ -260,6 +260,7 @@ def render(figure: Figure) -> dict[str, bytes]:
         for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+            figure.set_layout_engine("none")  # laid out once, for both
             files[kind] = buffer.getvalue()
     return files
 

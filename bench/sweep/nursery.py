@@ -22,6 +22,7 @@ from typing import Any
 
 from bench.errors import SuiteError
 from bench.imports import imports_without
+from bench.provenance import code_id
 from bench.storage import StorageError
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -186,6 +187,7 @@ def serve(module: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with imports_without("wandb"):
         importlib.import_module(module)
+    code_id()  # once for all children, of the code as it was loaded
     send(replies, {"ready": os.getpid()})
     running, buffer, nursery = None, b"", os.getpid()
     while True:

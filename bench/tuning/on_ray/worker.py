@@ -9,7 +9,6 @@ from bench.storage import StorageError
 from bench.sweep.supervise import Supervisor
 from bench.tuning.point import WORST_SCORE, run_point
 
-
 SUPERVISOR: Supervisor | None = None
 """Of this worker: it lives as long as the actor, over many settings."""
 
