@@ -6,6 +6,7 @@ dates: the same records give the same bytes. Fonts are embedded as TrueType (Typ
 """
 
 import io
+import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -251,6 +252,14 @@ def log_axis(axes: Axes, values: Iterable[float], which: str = "x") -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def wrapped_title(figure: Figure, *parts: str) -> None:
+    """Set a figure's title, a line or more for each part, so that none is wider than the figure; it grows by the lines that it wraps."""
+    width = max(28, int(figure.get_figwidth() * 14))  # characters of 8 points that fit into an inch, nearly
+    lines = [line for part in parts for line in textwrap.wrap(part, width)]
+    figure.set_figheight(figure.get_figheight() + 0.12 * (len(lines) - len(parts)))
+    figure.suptitle("\n".join(lines), fontsize=8)
 
 
 def render(figure: Figure) -> dict[str, bytes]:

@@ -1,6 +1,5 @@
 """The figure of a task's panels: images down, rows across, predictions over error maps."""
 
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -8,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.panels import ERRORS, UNITS, Panel
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure, wrapped_title
 from bench.tasks import TASKS
 
 METHODS_AT_MOST = 6
@@ -64,8 +63,7 @@ def draw_panels(panels: Sequence[Panel], *, title: str) -> Figure:
         said = f"{TASKS[first.task].title}: prediction over error map ({ERRORS[first.kind]})"
         if len(places) < len(first.ids):
             said += f"; {len(first.ids) - len(places)} of the {len(first.ids)} images kept have no label of this task and are left out"
-        width = max(28, int(figure.get_figwidth() * 14))  # characters of 8 points that fit into an inch, nearly
-        figure.suptitle("\n".join(line for part in (title, said) for line in textwrap.wrap(part, width)), fontsize=8)
+        wrapped_title(figure, title, said)
     return figure
 
 

@@ -29,6 +29,7 @@ from bench.report.style import (
     legend_columns,
     new_figure,
     present_families,
+    wrapped_title,
 )
 from bench.tasks import TASKS
 
@@ -149,11 +150,10 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
         if len(shown) <= FAMILIES_AT_MOST:  # of more, the rows' names alone say which bar is whose
             handles = [Patch(**bar_look(styles[family]), alpha=0.85, label=family) for family in shown]
             figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(shown), frameon=False, columnspacing=1.2)
-        figure.suptitle(
-            f"{title}\nChange against {numbers['against'].iloc[0]}, positive is better; lines: "
-            f"{interval_note(rows['seeds_complete'])}, both rows'{', arrow: it goes on' if arrows else ''}{note}",
-            fontsize=8,
+        said = (
+            f"Change against {numbers['against'].iloc[0]}, positive is better; lines: {interval_note(rows['seeds_complete'])}, both rows'"
         )
+        wrapped_title(figure, title, f"{said}{', arrow: it goes on' if arrows else ''}{note}")
     return figure
 
 
