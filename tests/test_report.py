@@ -213,7 +213,7 @@ def test_a_row_with_one_seed_among_rows_with_more_is_reported_and_named(tmp_path
     for run_id in [run_id for run_id in lost["run_ids"] if not run_id.endswith("-s0")]:
         (tmp_path / "records" / f"{run_id}.json").unlink()
     report = make_report(tmp_path)
-    assert "Not tested, for one seed shows no spread, so neither marked as tied nor told apart: Decoders only." in report.table.footnotes
+    assert "Not tested, for one seed shows no spread, and so not told apart from any other row: Decoders only." in report.table.footnotes
 
 
 def test_without_a_reference_there_is_no_delta_m_and_stale_figures_go(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def _test_notes(plan: Mapping, rows: pd.DataFrame) -> list[str]:
     ]
     single = list(rows.loc[rows["seeds_complete"] == 1, "label"])
     if single and (rows["seeds_complete"] > 1).any():
-        notes.append(f"Not tested, for one seed shows no spread, so neither marked as tied nor told apart: {_listed(single)}.")
+        notes.append(f"Not tested, for one seed shows no spread, and so not told apart from any other row: {_listed(single)}.")
     reference = rows[rows["is_reference"]]
     if len(reference) and reference["seeds_complete"].iloc[0] == 1 and (rows["seeds_complete"] > 1).any():
         notes.append("The reference of Δm has one seed: its spread is unknown and missing from the intervals of Δm.")

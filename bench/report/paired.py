@@ -195,8 +195,8 @@ def typical_detectable(pairs: Pairs) -> float:
 
 
 def tied_with_best(pairs: Pairs, means: np.ndarray, *, higher_is_better: bool) -> np.ndarray:
-    """Mark the best row and those that its tests do not tell apart from it. A row that is not tested against it is marked only where its
-    mean equals the best, or where the best row itself is the one that could not be tested, though others were.
+    """Mark the best row and those that cannot be told apart from it, for want of a test too; where no pair of the column has one, the rows
+    whose mean equals the best.
 
     Args:
         pairs: As `compare_rows` returns it.
@@ -208,10 +208,7 @@ def tied_with_best(pairs: Pairs, means: np.ndarray, *, higher_is_better: bool) -
         return tied
     best = int(np.nanargmax(means) if higher_is_better else np.nanargmin(means))
     worse = pairs.better(higher_is_better=higher_is_better)[best]
-    untested = np.isnan(pairs.adjusted[best]) & (np.arange(len(means)) != best)
-    if untested[~np.isnan(means)].sum() == (~np.isnan(means)).sum() - 1 and not np.isnan(pairs.adjusted).all():
-        untested[:] = False
-    untested &= means != means[best]
+    untested = np.isnan(pairs.adjusted).all() & (means != means[best])
     return ~np.isnan(means) & ~worse & ~untested
 
 
