@@ -25,7 +25,7 @@ from bench.model.backbone import WeightsError, build_backbone
 from bench.plan import Reader, damaged_profiles, missing, missing_profiles, write_plan
 from bench.prepare import prepare_trials
 from bench.profile import profile_id
-from bench.record import examine, write_atomically
+from bench.record import RecordError, examine, read_plan, write_atomically
 from bench.storage import refuse
 from bench.suites import Suite
 from bench.sweep.jobs import Limits
@@ -110,7 +110,7 @@ def launch_suite(
         prepare_trials(to_do or to_profile, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
         console.print(f"{suite.name}: {counted(chosen, to_do, to_profile)}", highlight=False)
-        with new_plan(suite, suite_dir, command, to_do):
+        with new_plan(suite, suite_dir, command if accuracy else training_command(suite_dir, command), to_do):
             if to_do or to_profile:
                 place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
     wanted = [trial.run_id for trial in chosen] if accuracy else {profile_id(trial) for trial in chosen}
@@ -198,6 +198,13 @@ def new_plan(suite: Suite, suite_dir: Path, command: str, to_do: list[TrialConfi
         if former is not None and not any((suite_dir / "records" / f"{trial.run_id}.json").exists() for trial in to_do):
             write_atomically(file, former)
         raise
+
+
+def training_command(suite_dir: Path, profile_command: str) -> str:
+    """Return what a launch of profiles alone leaves in the plan as the command: the one that stands there, else its own as `run`."""
+    with contextlib.suppress(RecordError):
+        return read_plan(suite_dir / "plan.json")["command"]
+    return profile_command.replace(" profile ", " run ", 1)
 
 
 def default_workers() -> int:

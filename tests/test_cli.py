@@ -18,8 +18,9 @@ from bench.cli import app, main, options
 from bench.cli.running import Running
 from bench.cli.sweeps import duration
 from bench.errors import SuiteError
-from bench.launch import new_plan
+from bench.launch import new_plan, training_command
 from bench.model.backbone import build_backbone
+from bench.plan import write_plan
 from bench.suites import load
 from methods import METHODS
 
@@ -268,3 +269,13 @@ def test_a_profile_is_measured_alone_and_quietly(cli, tmp_path: Path):
     (profile,) = (tmp_path / "smoke" / "profiles").glob("*.json")
     assert json.loads(profile.read_text())["status"] == "ok"
     assert not list((tmp_path / "smoke").glob("records/*.json"))
+
+
+def test_measuring_profiles_leaves_the_plan_with_the_command_that_trains(tmp_path: Path):
+    suite, plan = load("smoke"), tmp_path / "plan.json"
+    command = "python run_suite.py profile smoke --results profile --rerun busy"
+    assert training_command(tmp_path, command) == "python run_suite.py run smoke --results profile --rerun busy"
+    plan.write_text("torn")
+    assert training_command(tmp_path, command) == "python run_suite.py run smoke --results profile --rerun busy"
+    write_plan(suite, tmp_path, "python run_suite.py run smoke --seeds 0")
+    assert training_command(tmp_path, command) == "python run_suite.py run smoke --seeds 0"

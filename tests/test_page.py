@@ -13,9 +13,10 @@ from made_panels import add_panels
 from made_records import MadeSuite, demo_like_suite, made_method
 
 from bench.report import make_report
+from bench.report.commands import row_command, suite_command, trial_command
 from bench.report.footnotes import damage_notes
 from bench.report.page.assets import packed
-from bench.report.page.facts import facts, row_command, trial_command
+from bench.report.page.facts import facts
 from bench.report.stats import pareto_front, row_frame
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -133,6 +134,9 @@ def test_every_row_says_how_to_run_it_again(suite: MadeSuite, page: Path):
     assert command == "python run_suite.py run made --data-root /data --only 'LoRA (r=4)' --results rerun"
     assert row_command(plan, "a[b]*").endswith("--only 'a[[]b][*]' --results rerun")
     assert trial_command(plan, "a-s0") == "python run_suite.py reproduce a-s0 --suite made --results results/x"
+    assert suite_command(plan | {"command": f"{plan['command']} --rerun=failed"}) == (
+        "python run_suite.py run made --results results/x --data-root /data"
+    )
     assert trial_command(suite.plan(), "a-s0") == "python run_suite.py reproduce a-s0 --suite made"
     rows = embedded(page)["rows"]
     assert all(row["command"].startswith("python run_suite.py run made --only ") for row in rows)

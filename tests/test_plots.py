@@ -16,7 +16,7 @@ from bench.report.plots.published import published_points
 from bench.report.plots.tasks import change_numbers, draw_interference, interference_numbers, shown_labels
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import column_pairs, row_frame
-from bench.report.style import family_styles, new_figure, wrapped_title
+from bench.report.style import family_styles, new_figure, set_title
 
 FULL = made_method("full", "Full fine-tuning", None, None, label="Single-task full fine-tuning")
 
@@ -204,7 +204,7 @@ def test_a_family_looks_the_same_whatever_rows_stand_beside_it():
 
 def test_a_long_title_is_wrapped_inside_its_figure() -> None:
     figure = new_figure(7.0, 3.0)
-    wrapped_title(figure, "Demo", "Change against single-task full fine-tuning, positive is better; " * 4)
+    set_title(figure, "Demo", "Change against single-task full fine-tuning, positive is better; " * 4)
     figure.canvas.draw()
     (title,) = figure.texts
     assert title.get_text().startswith("Demo\nChange")

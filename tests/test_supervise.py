@@ -187,6 +187,23 @@ def test_a_record_of_another_launch_is_made_again_only_on_demand(tmp_path: Path,
     assert told[1].startswith("--- a new launch, second, begins here, 20")
 
 
+def test_what_ends_an_attempt_early_ends_its_process_and_the_supervisor_goes_on_with_the_next(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("STUB_SECONDS", "0.2")
+    stopped, following = jobs_of(tmp_path, range(2))
+
+    def stop(line: dict) -> None:
+        raise SystemExit
+
+    with Supervisor() as supervisor:
+        with pytest.raises(SystemExit):
+            supervisor.run(stopped, stop)
+        (pid,) = running_pids(tmp_path)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), 10)
+        assert not Path(stopped["record"]).exists()
+        assert supervisor.run(following, lambda _: None) == "ok"
+        assert supervisor.run(stopped, lambda _: None) == "ok"
+
+
 def test_what_the_process_that_forks_the_trials_takes_to_start_counts_for_the_slot_and_for_no_trial(tmp_path: Path):
     (job,), ready, spans = jobs_of(tmp_path, range(1)), [], []
     with Supervisor() as supervisor:

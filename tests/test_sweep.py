@@ -54,6 +54,13 @@ def start(*arguments: str) -> subprocess.Popen:
         signal.signal(signal.SIGINT, before)
 
 
+def ended(process: subprocess.Popen, code: int = 0) -> str:
+    """Wait for the end of a command line and return its output."""
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == code, output
+    return output
+
+
 def cli(*arguments: str, code: int = 0) -> str:
     """Run the command line to its end, in this process, and return its output."""
     outcome = CliRunner().invoke(app, arguments, env=SECRETS | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"})
@@ -145,6 +152,7 @@ def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undis
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     assert metrics(results) == metrics(undisturbed)
     assert not (results / "smoke" / "ray").exists()
+    assert not (results / "smoke" / "table.csv").exists()  # --no-report
 
 
 def pid_of(attempts: Path) -> int:
@@ -170,8 +178,7 @@ def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp
     attempts = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.attempts"
     wait_for(lambda: attempts.exists() and attempts.read_text().strip(), process)
     os.kill(pid_of(attempts), signal.SIGKILL)
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, output
+    ended(process)
     record = records(results)[RUN_IDS[-1]]
     assert record["attempt"] == 2
     assert record["metrics"] == records(undisturbed)[RUN_IDS[-1]]["metrics"]
@@ -179,9 +186,7 @@ def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp
     process = start("run", "smoke", "--results", str(results), *BARE)
     wait_for(lambda: list((results / "smoke" / "checkpoints").glob("*.attempts")), process)
     os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130, output
-    assert "interrupted" in output
+    assert "interrupted" in ended(process, 130)
 
 
 HELD = """
@@ -252,9 +257,7 @@ def test_a_failing_trial_is_recorded_the_others_go_on_and_the_exit_code_is_1(und
 @pytest.mark.slow
 def test_a_trial_that_no_node_has_room_for_is_refused(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    process = start("run", "smoke", "--results", str(results), "--cpus-per-trial", "999")
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 2, output
+    output = ended(start("run", "smoke", "--results", str(results), "--cpus-per-trial", "999"), 2)
     assert "999 CPUs" in output
     assert "--cpus-per-trial" in output
 

@@ -254,12 +254,12 @@ def log_axis(axes: Axes, values: Iterable[float], which: str = "x") -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def wrapped_title(figure: Figure, *parts: str) -> None:
-    """Set a figure's title, a line or more for each part, so that none is wider than the figure; it grows by the lines that it wraps."""
-    width = max(28, int(figure.get_figwidth() * 14))  # characters of 8 points that fit into an inch, nearly
+def set_title(figure: Figure, *parts: str, size: float = 8) -> None:
+    """Set a figure's title in `size` points, a line or more for each part; the figure grows by what it wraps for its width."""
+    width = max(28, int(figure.get_figwidth() * 112 / size))  # characters that fit, nearly
     lines = [line for part in parts for line in textwrap.wrap(part, width)]
-    figure.set_figheight(figure.get_figheight() + 0.12 * (len(lines) - len(parts)))
-    figure.suptitle("\n".join(lines), fontsize=8)
+    figure.set_figheight(figure.get_figheight() + 0.015 * size * (len(lines) - len(parts)))
+    figure.suptitle("\n".join(lines), fontsize=size)
 
 
 def render(figure: Figure) -> dict[str, bytes]:

@@ -5,11 +5,11 @@ claimed where there is no test.
 """
 
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from bench.report.commands import report_command, suite_command
 from bench.report.footnotes import distinct, planned_records, trial_counts
 from bench.report.plots import pareto_numbers
 from bench.report.stats import metric_column
@@ -186,8 +186,6 @@ def _failures(own: Sequence[Mapping]) -> str:
 def _commands(plan: Mapping, own: Sequence[Mapping]) -> str:
     """Return the commands that made the records, and those that make everything again."""
     made = list(dict.fromkeys([str(plan.get("command") or ""), *(record["command"] for record in own)]))
-    again = [f"{plan['command'] or 'python run_suite.py run ' + plan['suite']}   # runs what has no record yet"]
-    results = re.search(r" --results[ =]\S+", str(plan["command"] or ""))
-    again += [f"python run_suite.py report {plan['suite']}{results[0] if results else ''}   # remakes this page"]
+    again = [f"{suite_command(plan)}   # runs what has no record yet", f"{report_command(plan)}   # remakes this page"]
     block = "\n".join(["# made by", *filter(None, made), "# again", *again])
     return f"```\n{block}\n```\n"

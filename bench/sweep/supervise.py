@@ -85,23 +85,19 @@ class Supervisor:
             attempts = Attempts.read(checkpoints / f"{job['run_id']}.attempts")
             attempts.close_open(job["launch_id"])
             paused = False
-            while (status := recorded(job)) is None and not paused:
-                if (verdict := hopeless(attempts, job)) is not None:
-                    self.bury(job, attempts, *verdict)
-                else:
-                    paused = self.attempt_alone(job, attempts, on_event)
+            try:
+                while (status := recorded(job)) is None and not paused:
+                    if (verdict := hopeless(attempts, job)) is not None:
+                        self.bury(job, attempts, *verdict)
+                    else:
+                        paused = self.attempt(job, attempts, on_event)
+            except BaseException:  # whatever ends it early, such as Tune that stops a worker, leaves no process that trains on
+                self.close()
+                raise
             if status is not None:
                 attempts.remove()
         (checkpoints / f"{job['run_id']}.lock").unlink(missing_ok=True)
         return status or PAUSED
-
-    def attempt_alone(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> bool:
-        """As `attempt`; whatever ends it early, such as Tune that stops a worker, leaves no process that trains on."""
-        try:
-            return self.attempt(job, attempts, on_event)
-        except BaseException:
-            self.close()
-            raise
 
     def attempt(self, job: Job, attempts: Attempts, on_event: Callable[[dict[str, Any]], None]) -> bool:
         """Start the job once and follow it to its end, which may leave a record; returns whether it has paused instead."""

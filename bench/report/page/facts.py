@@ -1,17 +1,13 @@
 """What a reader of the page must know first, by rule: what was compared, on what data, how sure one can be, how to run it again."""
 
-import glob
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from bench.report.commands import row_command, suite_command, trial_command
 from bench.report.footnotes import DAMAGED_AT_MOST, damage_notes, detectable_note, distinct, trial_counts
 from bench.report.stats import plan_tasks, reference_position
 from bench.tasks import TASKS
-
-_DROPPED = ("--only", "--rerun", "--results", "--address")
-"""Options of the launch that do not belong into the command that runs one row again elsewhere."""
 
 _VALUES_AT_MOST = 6
 """Values of a dial that are listed one by one."""
@@ -142,28 +138,3 @@ def _again(plan: Mapping) -> list[str]:
         "One trial, from its record, and whether it comes out the same:",
         f"$ {trial_command(plan, 'RUN_ID')}",
     ]
-
-
-def suite_command(plan: Mapping) -> str:
-    """Return the command that runs the suite."""
-    return plan.get("command") or f"python run_suite.py run {plan['suite']}"
-
-
-def trial_command(plan: Mapping, run_id: str) -> str:
-    """Return the command that runs one trial again and compares it with its record, where the suite's results lie."""
-    words = shlex.split(suite_command(plan))
-    given = [word.partition("=")[2] for word in words if word.startswith("--results=")]
-    given += [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--results"]
-    where = ["--results", given[0]] if given else []
-    return f"python run_suite.py reproduce {run_id} {shlex.join(['--suite', plan['suite'], *where])}"
-
-
-def row_command(plan: Mapping, label: str) -> str:
-    """Return the command that runs one row again, into a directory of its own so that nothing there counts as done."""
-    words, kept = iter(shlex.split(suite_command(plan))), []
-    for word in words:
-        if word in _DROPPED:
-            next(words, None)
-        elif not word.startswith(tuple(f"{option}=" for option in _DROPPED)):
-            kept.append(word)
-    return shlex.join([*kept, "--only", glob.escape(label), "--results", "rerun"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.report.page.facts import row_command, trial_command
+from bench.report.commands import row_command, trial_command
 from bench.report.pareto import AXES, front_frame
 from bench.report.plots.pareto import COSTS
 from bench.report.plots.published import published_points

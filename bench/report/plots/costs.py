@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.report.plots.pareto import MIB
 from bench.report.plots.tasks import selection_note, shown_labels
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure, set_title
 
 PARTS = {
     "weights": ("Weights", "#4d4d4d", ""),
@@ -70,6 +70,6 @@ def draw_memory(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) -> Fig
         axes.set(ylim=(len(labels) - 0.4, -0.6), xlabel="Memory of a training step (MiB)")
         axes.margins(x=0.08)
         axes.grid(axis="y", visible=False)
-        figure.suptitle(f"{title}: what a training step holds{selection_note(len(labels), len(numbers))}", fontsize=8)
+        set_title(figure, f"{title}: what a training step holds{selection_note(len(labels), len(numbers))}")
         figure.legend(loc="outside lower center", ncols=5, frameon=False, columnspacing=1.2)
     return figure

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.panels import ERRORS, UNITS, Panel
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure, wrapped_title
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure, set_title
 from bench.tasks import TASKS
 
 METHODS_AT_MOST = 6
@@ -63,7 +63,7 @@ def draw_panels(panels: Sequence[Panel], *, title: str) -> Figure:
         said = f"{TASKS[first.task].title}: prediction over error map ({ERRORS[first.kind]})"
         if len(places) < len(first.ids):
             said += f"; {len(first.ids) - len(places)} of the {len(first.ids)} images kept have no label of this task and are left out"
-        wrapped_title(figure, title, said)
+        set_title(figure, title, said)
     return figure
 
 

@@ -23,6 +23,7 @@ from bench.report.style import (
     legend_columns,
     log_axis,
     new_figure,
+    set_title,
 )
 
 MIB = 2**20
@@ -143,7 +144,7 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
             pairs.append((axes, numbers))
         for axes in list(grid)[len(parts) :]:
             axes.remove()
-        figure.suptitle(f"{title}\nNumbers: value of the method's dial", fontsize=8)
+        set_title(figure, title, "Numbers: value of the method's dial")
         numbers, arrows = max(parts.values(), key=len), _draw_intervals(pairs, styles)
         timed = any(COSTS[key].column in TIMES for key in parts)
         aids = _reading_aids(numbers, reference_label, None, arrows=arrows, timed=timed)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bench.report.stats import metric_column
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, interval_note, keep_in_view, legend_columns, make_room, new_figure
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, interval_note, keep_in_view, legend_columns, make_room, new_figure, set_title
 from bench.tasks import TASKS
 
 FAMILIES_AT_MOST = 10
@@ -57,7 +57,7 @@ def draw_rank_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
                 axes.set_xlabel(dial.replace("_", " "))
                 if line == 0:
                     axes.set_title(panel_title(panel))
-        figure.suptitle(f"{title}; bands: {interval_note(numbers['n'])}, cut at the frame", fontsize=8)
+        set_title(figure, f"{title}; bands: {interval_note(numbers['n'])}, cut at the frame")
         handles = _curve_handles(numbers, styles)
         columns = legend_columns([handle.get_label() for handle in handles])
         make_room(figure, -(-len(handles) // columns))

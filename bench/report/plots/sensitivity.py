@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure, set_title
 
 _COLUMNS = 4
 _PANEL_HEIGHT_INCHES = 1.45
@@ -83,7 +83,7 @@ def draw_sensitivity(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         figure.supylabel("Held-out score − the choice's\n(≈ Δm points) ↑", fontsize=8)
-        figure.suptitle(f"{title}: sensitivity to what was tuned", fontsize=8)
+        set_title(figure, f"{title}: sensitivity to what was tuned")
         figure.legend(handles=_legend(numbers), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

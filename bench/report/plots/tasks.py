@@ -29,7 +29,7 @@ from bench.report.style import (
     legend_columns,
     new_figure,
     present_families,
-    wrapped_title,
+    set_title,
 )
 from bench.tasks import TASKS
 
@@ -153,7 +153,7 @@ def draw_task_bars(numbers: pd.DataFrame, rows: pd.DataFrame, styles: Mapping[st
         said = (
             f"Change against {numbers['against'].iloc[0]}, positive is better; lines: {interval_note(rows['seeds_complete'])}, both rows'"
         )
-        wrapped_title(figure, title, f"{said}{', arrow: it goes on' if arrows else ''}{note}")
+        set_title(figure, title, f"{said}{', arrow: it goes on' if arrows else ''}{note}")
     return figure
 
 
@@ -199,7 +199,7 @@ def draw_interference(numbers: pd.DataFrame, rows: pd.DataFrame, *, title: str) 
         if (reference := next((line.against for line in numbers.itertuples() if not line.own), None)) is not None:
             lines.append(f"* against {reference}")
         figure.set_figheight(figure.get_figheight() + 0.12 * len(lines))
-        figure.suptitle("\n".join(lines), fontsize=7)
+        set_title(figure, *lines, size=7)
     return figure
 
 

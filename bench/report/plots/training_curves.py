@@ -9,7 +9,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.report.style import STYLE, TEXT_WIDTH_INCHES, legend_columns, log_axis, make_room, present_families
+from bench.report.style import STYLE, TEXT_WIDTH_INCHES, legend_columns, log_axis, make_room, present_families, set_title
 from bench.tasks import TASKS
 
 _PANEL_HEIGHT_INCHES = 1.9
@@ -85,7 +85,7 @@ def draw_training_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, t
             if i == 0:
                 handles, labels = axes.get_legend_handles_labels()
                 axes.get_legend().remove()
-        figure.suptitle(f"{title}: training loss, {'one line a trial' if singly else 'mean and range of a family'}", fontsize=8)
+        set_title(figure, f"{title}: training loss, {'one line a trial' if singly else 'mean and range of a family'}")
         columns = legend_columns(labels, _LEGEND_COLUMNS)
         make_room(figure, -(-len(labels) // columns))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
