@@ -134,7 +134,7 @@ def test_every_row_says_how_to_run_it_again(suite: MadeSuite, page: Path):
     assert command == "python run_suite.py run made --data-root /data --only 'LoRA (r=4)' --results rerun"
     assert row_command(plan, "a[b]*").endswith("--only 'a[[]b][*]' --results rerun")
     assert trial_command(plan, "a-s0") == "python run_suite.py reproduce a-s0 --suite made --results results/x"
-    assert suite_command(plan | {"command": f"{plan['command']} --rerun=failed"}) == (
+    assert suite_command(plan | {"command": f"{plan['command']} --no-report --rerun=failed"}) == (
         "python run_suite.py run made --results results/x --data-root /data"
     )
     assert trial_command(suite.plan(), "a-s0") == "python run_suite.py reproduce a-s0 --suite made"

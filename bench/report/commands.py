@@ -7,13 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 _OF_A_PART = ("--only", "--rerun")
 """Options of a launch that make it run less, or more, than what is missing of the whole."""
 
+_FLAG_OF_A_PART = "--no-report"
+
 _OF_A_PLACE = ("--results", "--address")
 """Options that do not belong into the command that runs one row again elsewhere."""
 
 
 def suite_command(plan: Mapping) -> str:
     """Return the command that runs what is missing of the whole suite."""
-    return shlex.join(_without(shlex.split(plan.get("command") or f"python run_suite.py run {plan['suite']}"), _OF_A_PART))
+    words = shlex.split(plan.get("command") or f"python run_suite.py run {plan['suite']}")
+    return shlex.join(_without([word for word in words if word != _FLAG_OF_A_PART], _OF_A_PART))
 
 
 def results_option(plan: Mapping) -> list[str]:
