@@ -11,8 +11,9 @@ from made_records import MadeSuite, demo_like_suite, made_method, made_record
 from bench.report.panels import class_colours, error_map, load_panels
 from bench.report.plots import caption, make_figures
 from bench.report.plots.costs import memory_numbers
-from bench.report.plots.pareto import draw_pareto, pareto_numbers, point_labels
+from bench.report.plots.pareto import LABELS_AT_MOST, draw_pareto, pareto_numbers, point_labels
 from bench.report.plots.published import published_points
+from bench.report.plots.rank_curves import MARKERS, POINTS_AT_MOST, curve_numbers, draw_rank_curves, panel_lines
 from bench.report.plots.tasks import change_numbers, draw_interference, interference_numbers, shown_labels
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import column_pairs, row_frame
@@ -98,6 +99,43 @@ def test_captions_say_interval_level_and_n():
         pareto_numbers(rows, cost="trainable_params", scale=1e6), family_styles(rows), cost_title="c", reference_label="r", title="t"
     )
     assert any("95 % t interval of the mean, n = 2 seeds" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def sweep_of(families: dict[str, int]) -> MadeSuite:
+    """A reference, and families with a rank from 1 to a number."""
+    suite = MadeSuite(tasks=("semseg",))
+    suite.add(FULL, {seed: {"semseg": 50.0} for seed in suite.seeds}, kind="single_task")
+    for title, count in families.items():
+        for rank in range(1, count + 1):
+            method = made_method(title.lower(), title, "rank", rank, label=f"{title} (r={rank})")
+            suite.add(method, {seed: {"semseg": 40.0 + rank + 0.1 * seed} for seed in suite.seeds}, trainable=1_000_000 + rank)
+    return suite
+
+
+def test_curves_of_many_points_are_spread_over_lines_of_panels_and_lose_no_point():
+    few = sweep_of({"LoRA": 4, "MTLoRA": 5})
+    numbers = curve_numbers(row_frame(few.plan(), few.records), tasks=few.tasks)
+    assert panel_lines(numbers) == [("rank", ["LoRA", "MTLoRA"])]
+    many = sweep_of({"LoRA": 40, "MTLoRA": POINTS_AT_MOST - 40, "DoRA": 3})
+    rows = row_frame(many.plan(), many.records)
+    numbers = curve_numbers(rows, tasks=many.tasks)
+    assert panel_lines(numbers) == [("rank", ["LoRA", "MTLoRA"]), ("rank", ["DoRA"])]
+    figure = draw_rank_curves(numbers, family_styles(rows), title="t")
+    curve = next(line for line in figure.axes[0].lines if line.get_marker() != "None" and line.get_linewidth() == 1.0)
+    assert list(curve.get_xdata()) == list(range(1, 41))
+    marked = curve.get_markevery()
+    assert {0, 39} <= set(marked)
+    assert 4 < len(marked) <= MARKERS
+
+
+def test_a_pareto_plot_of_more_points_than_bear_labels_has_a_legend_of_families():
+    for count, there in ((4, False), (LABELS_AT_MOST, True)):
+        suite = sweep_of({"LoRA": count, "MTLoRA": 2})
+        rows = row_frame(suite.plan(), suite.records)
+        numbers = pareto_numbers(rows, cost="trainable_params", scale=1e6)
+        figure = draw_pareto(numbers, family_styles(rows), cost_title="c", reference_label="r", title="t")
+        legend = {text.get_text() for text in figure.legends[0].get_texts()}
+        assert ({"LoRA", "MTLoRA"} <= legend) == there
 
 
 def test_bars_show_the_change_against_the_reference_with_the_sign_of_better():

@@ -22,6 +22,7 @@ from bench.report.style import (
     leave_margin,
     legend_columns,
     log_axis,
+    make_room,
     new_figure,
     set_title,
 )
@@ -35,7 +36,7 @@ FRONT_LABELS, FRONT_LABELS_SMALL = 24, 8
 
 
 FAMILIES_AT_MOST = 12
-"""Families that a legend tells apart."""
+"""Families that the legend of several small plots tells apart; where they are more, the points bear names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,10 @@ def draw_pareto(
         _draw_points(axes, numbers, styles, cost_title, published)
         arrows = _draw_intervals([(axes, numbers)], styles)
         handles = [_front_handle(), *_reading_aids(numbers, reference_label, published, arrows=arrows)]
+        if len(numbers) > LABELS_AT_MOST:  # points without names
+            handles = [*_family_handles(numbers, styles), *handles]
         columns = legend_columns([str(handle.get_label()) for handle in handles], most=3)
+        make_room(figure, -(-len(handles) // columns))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.2)
         _label_points(figure, [(axes, numbers)], styles, published)
     return figure
@@ -148,10 +152,11 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
         numbers, arrows = max(parts.values(), key=len), _draw_intervals(pairs, styles)
         timed = any(COSTS[key].column in TIMES for key in parts)
         aids = _reading_aids(numbers, reference_label, None, arrows=arrows, timed=timed)
-        handles = [*_family_handles(numbers, styles), _front_handle(), *aids]
+        names = len(styles) > FAMILIES_AT_MOST
+        handles = [*([] if names else _family_handles(numbers, styles)), _front_handle(), *aids]
         columns = legend_columns([str(handle.get_label()) for handle in handles], most=3)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.2)
-        _label_points(figure, pairs, styles, None, names=len(styles) > FAMILIES_AT_MOST, most=FRONT_LABELS_SMALL)
+        _label_points(figure, pairs, styles, None, names=names, most=FRONT_LABELS_SMALL)
     return figure
 
 
@@ -265,10 +270,8 @@ def _reading_aids(
 
 
 def _family_handles(numbers: pd.DataFrame, styles: Mapping[str, dict]) -> list[Line2D]:
-    """Return a legend entry a family, none where they are too many for a legend and the points bear names."""
+    """Return a legend entry a family."""
     families = list(dict.fromkeys(numbers["family"]))
-    if len(styles) > FAMILIES_AT_MOST:
-        return []
     looks = [{"color": styles[family]["color"], "marker": styles[family]["marker"]} for family in families]
     return [
         Line2D([], [], linestyle="none", markeredgewidth=0, markersize=5, label=family, **look)

@@ -17,6 +17,15 @@ from bench.tasks import TASKS
 FAMILIES_AT_MOST = 10
 """Baselines that are drawn as lines, and families that have bands in one panel; more of them would hide the curves."""
 
+POINTS_AT_MOST = 60
+"""In one panel; the families of a dial with more of them are spread over further lines of panels."""
+
+LINES_AT_MOST = 7
+"""Lines of panels on a page, if every dial and the longest sweep allow it."""
+
+TICKS, MARKERS = 5, 14
+"""How many of a panel's dial values get a tick, and of a curve's points a marker, at most."""
+
 
 def curve_numbers(rows: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
     """Return what the rank curves show, one line a point: families whose dial took two values or more, and the baselines without a dial.
@@ -39,30 +48,52 @@ def curve_numbers(rows: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
 def draw_rank_curves(numbers: pd.DataFrame, styles: Mapping[str, dict], *, title: str) -> Figure:
     """Draw small multiples: a column a task and delta_m, a line of panels a dial (rank, reduction, ...), baselines as horizontal lines.
 
+    A dial with many points has several lines of panels, of some families each.
+
     Args:
         numbers: As `curve_numbers` returns it, one row or more.
         styles: As `bench.report.style.family_styles` returns it.
         title: Title of the figure.
     """
     panels = list(dict.fromkeys(numbers["panel"]))
-    dials = list(dict.fromkeys(numbers["dial"].dropna()))
+    lines = panel_lines(numbers)
     with mpl.rc_context(STYLE):
-        figure = new_figure(TEXT_WIDTH_INCHES, 1.1 + 1.5 * len(dials))
-        grid = figure.subplots(len(dials), len(panels), squeeze=False, sharey="col")
-        for line, dial in enumerate(dials):
-            for axes, panel in zip(grid[line], panels, strict=True):
+        figure = new_figure(TEXT_WIDTH_INCHES, 1.1 + 1.5 * len(lines))
+        grid = figure.subplots(len(lines), len(panels), squeeze=False, sharey="col")
+        for line, (dial, families) in zip(grid, lines, strict=True):
+            for axes, panel in zip(line, panels, strict=True):
                 own = numbers[numbers["panel"] == panel]
                 _draw_baselines(axes, own[own["dial"].isna()], styles)
-                _draw_curves(axes, own[own["dial"] == dial], styles)
+                _draw_curves(axes, own[(own["dial"] == dial) & own["family"].isin(families)], styles)
                 axes.set_xlabel(dial.replace("_", " "))
-                if line == 0:
-                    axes.set_title(panel_title(panel))
+        for axes, panel in zip(grid[0], panels, strict=True):
+            axes.set_title(panel_title(panel))
         set_title(figure, f"{title}; bands: {interval_note(numbers['n'])}, cut at the frame")
         handles = _curve_handles(numbers, styles)
         columns = legend_columns([handle.get_label() for handle in handles])
         make_room(figure, -(-len(handles) // columns))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     return figure
+
+
+def panel_lines(numbers: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return the dial and the families of each line of panels: one line a dial, more of them where its points would hide each other.
+
+    Args:
+        numbers: As `curve_numbers` returns it.
+    """
+    own = numbers[(numbers["panel"] == numbers["panel"].iloc[0]) & numbers["dial"].notna()]
+    room = max(POINTS_AT_MOST, -(-len(own) // LINES_AT_MOST))
+    lines = []
+    for dial, points in own.groupby("dial", sort=False):
+        filled = np.inf
+        for family, count in points.groupby("family", sort=False).size().items():
+            if filled + count > room:
+                lines.append((dial, []))
+                filled = 0
+            lines[-1][1].append(family)
+            filled += count
+    return lines
 
 
 def panel_title(panel: str) -> str:
@@ -89,9 +120,11 @@ def _draw_curves(axes: Axes, own: pd.DataFrame, styles: Mapping[str, dict]) -> N
     for family, points in own.groupby("family", sort=False):
         points, style = points.sort_values("dial_value"), styles[family]
         at = points["dial_value"].astype(float)
+        marked = _apart(list(at), MARKERS)
         axes.plot(
-            at, points["mean"], color=style["color"], marker=style["marker"], linestyle=style["linestyle"], markersize=3.5, linewidth=1.0
-        )
+            at, points["mean"], color=style["color"], marker=style["marker"], linestyle=style["linestyle"], markersize=3.5, linewidth=1.0,
+            markevery=[place for place, value in enumerate(at) if value in marked],
+        )  # fmt: skip
         if own["family"].nunique() <= FAMILIES_AT_MOST:
             low, high = (points[end].astype(float) for end in ("low", "high"))
             axes.fill_between(at, low, high, color=style["color"], alpha=0.09, linewidth=0, zorder=0.5)
@@ -100,7 +133,7 @@ def _draw_curves(axes: Axes, own: pd.DataFrame, styles: Mapping[str, dict]) -> N
     ticks = sorted(own["dial_value"].astype(float).unique())
     if ticks and ticks[0] > 0:
         axes.set_xscale("log", base=2)
-    shown = _thinned(ticks)
+    shown = _apart(ticks, TICKS)
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.15)
@@ -111,14 +144,14 @@ def _draw_curves(axes: Axes, own: pd.DataFrame, styles: Mapping[str, dict]) -> N
         axes.invert_xaxis()
 
 
-def _thinned(ticks: list[float]) -> list[float]:
-    """Return the values that get a tick: all of five or fewer, else those that lie apart on the axis, ends included."""
-    if len(ticks) <= 5 or ticks[0] <= 0:
-        return ticks[:: max(1, -(-len(ticks) // 5))]
-    step, shown = (ticks[-1] / ticks[0]) ** (1 / 4), [ticks[-1]]
-    for tick in reversed(ticks[:-1]):
-        if shown[-1] / tick >= 0.999 * step:
-            shown.append(tick)
+def _apart(values: list[float], most: int) -> list[float]:
+    """Return all of `most` ascending values of a dial or fewer, else those that lie apart on the axis, ends included."""
+    if len(values) <= most or values[0] <= 0:
+        return values[:: max(1, -(-len(values) // most))]
+    step, shown = (values[-1] / values[0]) ** (1 / (most - 1)), [values[-1]]
+    for value in reversed(values[:-1]):
+        if shown[-1] / value >= 0.999 * step:
+            shown.append(value)
     return shown[::-1]
 
 
