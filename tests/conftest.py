@@ -7,7 +7,12 @@ import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit-equal repeats are promised on a CPU
 
+from bench.imports import imports_without
+
+with imports_without("wandb"):  # which timm would import, and which takes longer than timm itself
+    import timm  # noqa: F401
 import torch
+from forked import forked_nursery
 
 torch.set_num_threads(1)
 
@@ -41,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first: where workers share the files, none is left alone with a slow one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def forked_nurseries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes that fork trials be forks of this one, where their own start is not what is tested."""
+    monkeypatch.setattr("bench.sweep.nursery.begin", forked_nursery)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from bench.plan import write_plan
 from bench.suites import load
 from methods import METHODS
 
+pytestmark = pytest.mark.usefixtures("forked_nurseries")
+
 REPOSITORY = Path(__file__).parent.parent
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forked import Forked
 from made_records import made_record
 
 from bench.config import TrialConfig
@@ -26,11 +27,14 @@ from bench.suites import load
 from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
 from bench.sweep.interrupt import Interrupt
 from bench.sweep.jobs import Limits, make_job
+from bench.sweep.lock import only_launch
 from bench.sweep.losses import LostWorkers
-from bench.sweep.nursery import Nursery
+from bench.sweep.nursery import Nursery, begin
 from bench.sweep.serial import run_serial
 from bench.sweep.supervise import Supervisor, hopeless, superseded
 from bench.trial import Launch
+
+pytestmark = pytest.mark.usefixtures("forked_nurseries")
 
 HERE = Path(__file__).parent
 BASE = next(row for row in load("smoke").rows if row.label == "Decoders only").trials[0]
@@ -267,39 +271,18 @@ def test_a_trial_that_goes_on_after_its_time_limit_keeps_the_time_of_its_earlier
         assert left.exists() == stays
 
 
-DRIVER = """
-import json, sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from test_supervise import jobs_of
-from bench.progress import Board
-from bench.sweep.interrupt import Interrupt
-from bench.sweep.lock import only_launch
-from bench.sweep.serial import run_serial
-with only_launch(Path({suite_dir!r})) as launch:
-    jobs = [job for job in jobs_of(Path({suite_dir!r}), range({trials}), launch=launch) if not Path(job["record"]).exists()]
-    with Board({{job["run_id"]: ("stubs", job["epochs"]) for job in jobs}}) as board, Interrupt(board.say) as interrupt:
-        run_serial(jobs, board, interrupt)
-    sys.exit(130 if interrupt.stopping else 0)
-"""
+def drive(suite_dir: Path, trials: int) -> None:
+    """Launch stubs, as a driver does."""
+    with only_launch(suite_dir) as launch:
+        jobs = [job for job in jobs_of(suite_dir, range(trials), launch=launch) if not Path(job["record"]).exists()]
+        with Board({job["run_id"]: ("stubs", job["epochs"]) for job in jobs}) as board, Interrupt(board.say) as interrupt:
+            run_serial(jobs, board, interrupt)
+        sys.exit(130 if interrupt.stopping else 0)
 
 
-def driver(suite_dir: Path, trials: int, **environment: str) -> subprocess.Popen:
+def driver(suite_dir: Path, trials: int, **environment: str) -> Forked:
     """Start a launch of stubs in a process of its own."""
-    script = DRIVER.format(tests=str(HERE), suite_dir=str(suite_dir), trials=trials)
-    paths = os.pathsep.join((str(HERE), str(HERE.parent)))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the child keeps an ignored signal
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=os.environ | {"PYTHONPATH": paths} | environment,
-            cwd=HERE.parent,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return Forked(lambda: drive(suite_dir, trials), os.environ | environment)
 
 
 def wait_for(condition, seconds: float = 120.0) -> None:
@@ -324,13 +307,12 @@ def test_a_sweep_killed_at_random_ends_with_the_records_of_an_undisturbed_one(tm
         time.sleep(0.037 * moment)
         pids = running_pids(broken)
         process.kill()
-        process.communicate()
+        process.wait()
         wait_for(lambda pids=pids: not any(Path(f"/proc/{pid}").exists() for pid in pids))  # no trial outlives its launch
         assert all(read_record(path) for path in (broken / "records").glob("*.json"))
     for suite_dir in (broken, whole):
         process = driver(suite_dir, trials)
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+        assert process.wait() == 0, process.errors()
     result = [
         {record["run_id"]: (record["status"], record["metrics"], record["seed"]) for record in load_records(suite_dir / "records")}
         for suite_dir in (broken, whole)
@@ -345,14 +327,12 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_stops_now_and_a_second_driver_
     process = driver(tmp_path, 50, STUB_SECONDS="0.5")
     wait_for(lambda: running_pids(tmp_path))
     second = driver(tmp_path, 50)
-    _, errors = second.communicate(timeout=120)
-    assert second.returncode == 1
-    assert "another launch is running" in errors
+    assert second.wait() == 1
+    assert "another launch is running" in second.errors()
     before = len(list((tmp_path / "records").glob("*.json")))
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "Ctrl-C again" in errors
+    assert process.wait() == 130, process.errors()
+    assert "Ctrl-C again" in process.errors()
     finished = len(list((tmp_path / "records").glob("*.json")))
     assert before <= finished <= before + 2  # one ran, and one may have begun before the signal came
     assert not list((tmp_path / "checkpoints").glob("*.attempts"))
@@ -363,8 +343,7 @@ def test_ctrl_c_once_finishes_what_runs_and_twice_stops_now_and_a_second_driver_
     for _ in range(2):
         os.kill(process.pid, signal.SIGINT)
         time.sleep(0.3)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.wait() != 0
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert len(list((tmp_path / "records").glob("*.json"))) == finished
 
@@ -454,6 +433,7 @@ def test_a_sweep_stops_on_a_full_and_on_a_read_only_disk_and_goes_on_when_there_
 
 @pytest.mark.slow
 def test_a_trial_that_runs_out_of_memory_says_so_and_the_others_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.sweep.nursery.begin", begin)  # a fork of this process has room in what the tests have freed
     ensure_synthetic(tmp_path, BASE.data.synthetic)
     launch = Launch(suite="smoke", suite_dir=tmp_path / "smoke")
     jobs = [make_job(trial(seed), launch, Limits(memory_bytes=bound)) for seed, bound in ((0, 2**24), (1, None))]

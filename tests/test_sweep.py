@@ -14,14 +14,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import Forked
 from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.data.pascal_context import fingerprint
 from bench.data.roots import synthetic_root
+from bench.progress import Board
 from bench.provenance import code_id
 from bench.suites import load
+from bench.sweep.interrupt import Interrupt
+from bench.sweep.jobs import Limits, make_job
+from bench.sweep.serial import run_serial
 from bench.training.checkpoint import FitState
+from bench.trial import Launch
+
+pytestmark = pytest.mark.usefixtures("forked_nurseries")
 
 REPOSITORY = Path(__file__).parent.parent
 RUN_IDS = [trial.run_id for trial in load("smoke").trials]
@@ -68,11 +76,11 @@ def cli(*arguments: str, code: int = 0) -> str:
     return outcome.output
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
+def wait_for(condition: Callable[[], object], process: subprocess.Popen | Forked) -> None:
     """Wait until something is there, as long as the process lives."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.errors() if isinstance(process, Forked) else process.communicate()[0]
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
 
@@ -155,16 +163,18 @@ def test_ray_gives_the_numbers_of_a_serial_run_though_the_driver_is_killed(undis
     assert not (results / "smoke" / "table.csv").exists()  # --no-report
 
 
-def pid_of(attempts: Path) -> int:
-    """Return the process of a trial's last start."""
-    return int([line for line in attempts.read_text().splitlines() if line.startswith("start")][-1].split()[-1])
+def starts(results: Path) -> dict[str, list[str]]:
+    """Return the starts of every trial that has no record yet, as its attempts' file tells them; the process id is the last word."""
+    files = (results / "smoke" / "checkpoints").glob("*.attempts")
+    found = {file.stem: [line for line in file.read_text().splitlines() if line.startswith("start")] for file in files}
+    return {run_id: lines for run_id, lines in found.items() if lines}
 
 
 def wait_for_quiet(results: Path) -> None:
     """Wait until the workers of a killed driver are gone: their process ids are in the attempt files."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        pids = [pid_of(file) for file in (results / "smoke" / "checkpoints").glob("*.attempts")]
+        pids = [lines[-1].split()[-1] for lines in starts(results).values()]
         if not any(Path(f"/proc/{pid}").exists() for pid in pids):
             return
         time.sleep(0.2)
@@ -174,43 +184,31 @@ def wait_for_quiet(results: Path) -> None:
 @pytest.mark.slow
 def test_killed_worker_is_retried_and_interrupt_exits_130(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    process = start("run", "smoke", "--results", str(results), "--only", "MTLoRA*", *BARE)
-    attempts = results / "smoke" / "checkpoints" / f"{RUN_IDS[-1]}.attempts"
-    wait_for(lambda: attempts.exists() and attempts.read_text().strip(), process)
-    os.kill(pid_of(attempts), signal.SIGKILL)
-    ended(process)
-    record = records(results)[RUN_IDS[-1]]
-    assert record["attempt"] == 2
-    assert record["metrics"] == records(undisturbed)[RUN_IDS[-1]]["metrics"]
-
     process = start("run", "smoke", "--results", str(results), *BARE)
-    wait_for(lambda: list((results / "smoke" / "checkpoints").glob("*.attempts")), process)
+    wait_for(lambda: starts(results), process)
+    killed, started = next(iter(starts(results).items()))
+    os.kill(int(started[-1].split()[-1]), signal.SIGKILL)
+    wait_for(lambda: len(starts(results).get(killed, ())) > len(started), process)
     os.kill(process.pid, signal.SIGINT)
     assert "interrupted" in ended(process, 130)
+    record = records(results)[killed]
+    assert record["attempt"] == 2
+    assert record["metrics"] == records(undisturbed)[killed]["metrics"]
+    assert {record["status"] for record in records(results).values()} == {"ok"}  # what ran is finished
 
 
-HELD = """
-import sys
-from pathlib import Path
-from bench.progress import Board
-from bench.suites import load
-from bench.sweep.interrupt import Interrupt
-from bench.sweep.jobs import Limits, make_job
-from bench.sweep.serial import run_serial
-from bench.trial import Launch
-suite_dir = Path(sys.argv[1])
-launch = Launch(suite="smoke", suite_dir=suite_dir, cache_dir=suite_dir.parent / "cache")
-jobs = [make_job(load("smoke").trials[-1], launch, Limits(), entry="held_trials:train")]
-with Board({jobs[0]["run_id"]: ("held", jobs[0]["epochs"])}) as board, Interrupt(board.say) as interrupt:
-    run_serial(jobs, board, interrupt)
-"""
+def hold(suite_dir: Path) -> None:
+    """Launch the last trial, as a driver does, and let it wait before it writes its record."""
+    launch = Launch(suite="smoke", suite_dir=suite_dir, cache_dir=suite_dir.parent / "cache")
+    jobs = [make_job(load("smoke").trials[-1], launch, Limits(), entry="held_trials:train")]
+    with Board({jobs[0]["run_id"]: ("held", jobs[0]["epochs"])}) as board, Interrupt(board.say) as interrupt:
+        run_serial(jobs, board, interrupt)
 
 
 @pytest.mark.slow
 def test_a_driver_killed_between_the_last_epoch_and_the_record_changes_no_bit(undisturbed: Path, tmp_path: Path):
     results = with_data(tmp_path, undisturbed)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests"))), "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen([sys.executable, "-c", HELD, str(results / "smoke")], cwd=REPOSITORY, env=environment)
+    process = Forked(lambda: hold(results / "smoke"), dict(os.environ))
     wait_for((results / "smoke" / "held").exists, process)
     process.kill()
     process.wait()

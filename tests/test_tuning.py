@@ -23,6 +23,8 @@ from bench.tuning.space import learning_rates, space_of, unit_points, value_at, 
 from methods import METHODS
 from methods.base import Range
 
+pytestmark = pytest.mark.usefixtures("forked_nurseries")
+
 SMOKE = load("smoke")
 DATA = DataConfig(source="synthetic", synthetic=SyntheticConfig(n_train=8, n_val=2, size=48, seed=3))
 BASE = {row.label: row for row in SMOKE.rows}["Decoders only"].trials[0]

@@ -44,15 +44,7 @@ class Nursery:
     """
 
     def __init__(self, module: str) -> None:
-        self.module, self.buffer, self.running = module, b"", None
-        path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sweep.nursery", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C at a terminal goes to the driver alone, which decides
-        )
+        self.module, self.buffer, self.running, self.process = module, b"", None, begin(module)
         if next(self.events(READY_SECONDS), {}).get("ready") is None:
             self.close()
             raise NurseryError(f"the process that starts trials did not come up: {sys.executable} -m bench.sweep.nursery {module}")
@@ -114,6 +106,18 @@ class Nursery:
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
+
+
+def begin(module: str) -> subprocess.Popen:
+    """Start the process that forks."""
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.sweep.nursery", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C at a terminal goes to the driver alone, which decides
+    )
 
 
 def kill_group(pid: int) -> None:
