@@ -1,8 +1,9 @@
 """Run a trial again from its record alone, and say whether its numbers come out the same, and what differs in how they were made.
 
-A metric is *identical* to the bit, *inside* the 95 % prediction interval of one more trial of the row (mean +- t s sqrt(1 + 1/n) over the
-row's n seeds, n - 1 degrees of freedom), or *outside*. With one seed there is no interval: what is not identical is then *unknown*. The
-verdict follows the headline metrics, those of the table; the others are listed.
+A metric is *identical* to the bit, *inside* the 95 % interval in which one trial of a row differs from another (the recorded value
++- t s sqrt(2)), or *outside*. The spread s over seeds is pooled over the rows of the suite that train the same tasks, so that few seeds a
+row give enough degrees of freedom; the record under check is not in it. Where no row has two other seeds there is no interval: what is not
+identical is then *unknown*. The verdict follows the headline metrics, those of the table; the others are listed.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from bench.config import TrialConfig
 from bench.data.roots import ensure_synthetic
 from bench.errors import SuiteError
 from bench.provenance import code_changes
-from bench.record import load_records, read_record
+from bench.record import examine, read_record
 from bench.tasks import TASKS
 from bench.trial import Launch, run_trial
 
@@ -59,7 +60,7 @@ class Comparison:
         task, metric: Which.
         headline: Whether it is the metric of the table.
         recorded, now: Values; None where the metric is undefined.
-        low, high: 95 % prediction interval of one more trial of the row; None with one seed.
+        low, high: 95 % interval around the recorded value, as of the module; None where no row has two other seeds.
         verdict: "identical", "inside", "outside", or "unknown" where there is no interval.
     """
 
@@ -81,7 +82,8 @@ class Reproduction:
         run_id: The trial.
         status, status_now: Status of the record and of the new run.
         reason: Why the new run did not end well, or None.
-        seeds: Number of trials that the intervals come from.
+        seeds: Number of other trials that the intervals' spread comes from.
+        damaged: Why, per record of the suite that could not be read and so is not in the spread.
         metrics: Every metric.
         differences: What differs in how the two were made: `what`, `recorded`, `now`, `meaning` (None: it cannot change a result).
     """
@@ -93,6 +95,7 @@ class Reproduction:
     seeds: int
     metrics: tuple[Comparison, ...]
     differences: tuple[dict[str, Any], ...]
+    damaged: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -134,7 +137,7 @@ def reproduce(
     """Run a record's trial again in a scratch directory, and compare.
 
     Args:
-        path: The record; the records beside it give the interval.
+        path: The record; those beside it that are whole give the interval.
         data_root: Directory of the data set, for trials that did not render theirs.
         weights_file: The weights file, for trials that started from one.
         keep: Where the new record and the data stay; None: nowhere.
@@ -150,6 +153,7 @@ def reproduce(
         raise ReproduceError(NEEDS_DATA_ROOT)
     if config.backbone.weights.startswith("sha256:") and weights_file is None:
         raise ReproduceError(NEEDS_WEIGHTS)
+    others, damaged = whole_records(path.parent)
     with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
         scratch = (Path(temporary) if keep is None else keep).resolve()
         if config.data.synthetic is not None:
@@ -162,7 +166,13 @@ def reproduce(
             command=f"python run_suite.py reproduce {record['run_id']}",
         )
         again = run_trial(config, launch, started=time.time(), on_epoch=on_epoch)
-    return compare(record, again, load_records(path.parent))
+    return dataclasses.replace(compare(record, again, others), damaged=damaged)
+
+
+def whole_records(directory: Path) -> tuple[list[dict], dict[str, str]]:
+    """Return the records of a directory that can be read, and why the others cannot, by file name."""
+    found = {path.name: examine(path) for path in sorted(directory.glob("*.json"))}
+    return [record for record, _ in found.values() if record], {name: str(why) for name, (record, why) in found.items() if not record}
 
 
 def compare(record: Mapping, again: Mapping, others: Sequence[Mapping]) -> Reproduction:
@@ -171,16 +181,18 @@ def compare(record: Mapping, again: Mapping, others: Sequence[Mapping]) -> Repro
     Args:
         record: The old one.
         again: The new one.
-        others: Records of the suite; those of the same row and tasks give the intervals, `record` among them.
+        others: Records of the suite; those of the same tasks give the spread, except `record` itself.
     """
-    row = [
-        other for other in others if other["cell_id"] == record["cell_id"] and other["tasks"] == record["tasks"] and other["status"] == "ok"
-    ]
+    rows: dict[str, list[Mapping]] = {}
+    for other in others:
+        if other["tasks"] == record["tasks"] and other["status"] == "ok" and other["run_id"] != record["run_id"]:
+            rows.setdefault(other["cell_id"], []).append(other)
+    rows = {cell: row for cell, row in rows.items() if len(row) > 1}
     metrics = []
     for task, values in (record["metrics"] or {}).items():
         for metric, value in values.items():
             now = ((again["metrics"] or {}).get(task) or {}).get(metric)
-            interval = prediction_interval([other["metrics"].get(task, {}).get(metric) for other in row])
+            interval = rerun_interval(value, [[other["metrics"].get(task, {}).get(metric) for other in row] for row in rows.values()])
             low, high = interval or (None, None)
             verdict = judge(value, now, interval)
             headline = metric == TASKS[task].metric
@@ -192,19 +204,30 @@ def compare(record: Mapping, again: Mapping, others: Sequence[Mapping]) -> Repro
         status=record["status"],
         status_now=again["status"],
         reason=again["reason"],
-        seeds=len(row),
+        seeds=sum(map(len, rows.values())),
         metrics=tuple(metrics),
         differences=tuple(differences(record, again)),
     )
 
 
-def prediction_interval(values: Sequence[float | None], level: float = 0.95) -> tuple[float, float] | None:
-    """Return where one more value of the same kind falls with a probability, for normal values; None with fewer than two."""
-    known = np.array([value for value in values if value is not None], dtype=float)
-    if len(known) < 2:
+def rerun_interval(recorded: float | None, rows: Sequence[Sequence[float | None]], level: float = 0.95) -> tuple[float, float] | None:
+    """Return where another trial falls with a probability, seen from a recorded one, for normal values.
+
+    Args:
+        recorded: The recorded value.
+        rows: Per row the values of other trials over seeds; a row of one value tells nothing.
+        level: The probability.
+
+    Returns:
+        recorded +- t s sqrt(2), s pooled over the rows with as many degrees of freedom as they leave; None where they leave none.
+    """
+    known = [np.array([value for value in row if value is not None], dtype=float) for row in rows]
+    df = sum(max(len(row) - 1, 0) for row in known)
+    if recorded is None or df == 0:
         return None
-    half = stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) * np.sqrt(1 + 1 / len(known))
-    return float(known.mean() - half), float(known.mean() + half)
+    variance = sum(((row - row.mean()) ** 2).sum() for row in known if len(row)) / df
+    half = float(stats.t.ppf((1 + level) / 2, df) * np.sqrt(2 * variance))
+    return recorded - half, recorded + half
 
 
 def judge(recorded: float | None, now: float | None, interval: tuple[float, float] | None) -> str:

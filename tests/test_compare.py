@@ -89,7 +89,7 @@ def test_with_one_common_seed_and_no_images_it_is_said_that_nothing_was_testable
     nothing = copy.deepcopy(suite)
     nothing.records[0] |= {"status": "diverged", "reason": "loss is NaN", "metrics": None, "params": None, "cost": None, "data": None}
     lines = compare_results(first, nothing.write(tmp_path / "d"))
-    assert set(lines["verdict"]) == {"no result (b: diverged)"}
+    assert set(lines["verdict"]) == {"lost (b: diverged)"}
     assert what_was_tested(lines) == "Nothing could be tested: no row has a seed with a result in both."
 
 

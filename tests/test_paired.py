@@ -214,6 +214,16 @@ def test_mean_rank_is_over_tasks_and_seeds() -> None:
     assert list(rows["mean_rank"]) == [3.0, 1.5, 1.5]
 
 
+def test_mean_rank_is_over_the_seeds_that_all_rows_share() -> None:
+    suite = MadeSuite(tasks=("semseg",), seeds=(0, 1, 2))
+    suite.add(made_method(value=4), {0: {"semseg": 2.0}})  # better than the next one wherever both have a result
+    suite.add(made_method(value=8), {seed: {"semseg": 1.0} for seed in (0, 1, 2)})
+    suite.add(made_method(value=16), {seed: {"semseg": 3.0} for seed in (0, 1, 2)})
+    assert list(row_frame(suite.plan(), suite.records)["mean_rank"]) == [2.0, 3.0, 1.0]
+    suite.add(made_method(value=32), {1: {"semseg": 9.0}})
+    assert row_frame(suite.plan(), suite.records)["mean_rank"].isna().all()  # none is shared
+
+
 def test_the_reference_is_exactly_zero_and_numbers_that_all_seeds_agree_on_have_no_interval() -> None:
     suite = demo_like_suite(seeds=(0, 1, 2))
     rows = row_frame(suite.plan(), suite.records)

@@ -191,7 +191,7 @@ def test_a_front_of_exact_costs_is_the_pareto_front(points: list[tuple[int, int]
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3), st.integers(0, 5)), max_size=12))
-def test_on_a_front_of_intervals_no_two_costs_that_overlap_stand_for_unlike_scores(points: list[tuple[int, int, int]]) -> None:
+def test_a_row_is_on_a_front_of_intervals_where_every_better_one_is_surely_dearer(points: list[tuple[int, int, int]]) -> None:
     low = np.array([cost for cost, _, _ in points], dtype=float)
     high, score = low + [width for _, width, _ in points], np.array([own for _, _, own in points], dtype=float)
     front = front_of_intervals(low, high, score)
@@ -200,8 +200,28 @@ def test_on_a_front_of_intervals_no_two_costs_that_overlap_stand_for_unlike_scor
         better = score[one] > score[other] and low[one] <= high[other]
         return better or (score[one] == score[other] and high[one] < low[other])
 
-    rivals = [[beats(one, other) for one in range(len(points)) if front[one] and one != other] for other in range(len(points))]
-    assert [not any(own) for own in rivals] == list(front)
+    assert list(front) == [not any(beats(one, other) for one in range(len(points))) for other in range(len(points))]
+
+
+def test_a_row_that_is_off_the_front_still_bars_a_worse_one_that_is_no_cheaper() -> None:
+    # the first may be as dear as the best, and so is off; the second is surely cheaper than the best, but not than the first
+    low, high, score = np.array([2.0, 1.0, 5.0]), np.array([5.5, 4.0, 8.0]), np.array([2.0, 1.0, 3.0])
+    assert list(front_of_intervals(low, high, score)) == [False, False, True]
+
+
+def test_rows_that_agree_in_every_seed_and_cost_are_on_the_front_together() -> None:
+    tied, worse = np.array([1.0, 2.0, 4.0]), np.array([-9.0, -8.0, -8.5])
+    assert list(front_probability(exact(5.0, 5.0, 5.0), [tied, tied, worse])) == pytest.approx([1.0, 1.0, 0.0], abs=0.02)
+    assert list(front_probability(exact(5.0, 5.0), [tied, tied + 0.1])) == [0.0, 1.0]  # better by as much in every seed
+
+
+def test_one_row_is_above_another_as_surely_as_the_paired_t_test_says() -> None:
+    one, other = np.array([50.0, 61.0, 55.0, 58.0]), np.array([50.6, 61.1, 56.1, 57.9])
+    expected = 1 - scipy_stats.ttest_rel(other, one, alternative="greater").pvalue
+    share = front_probability(exact(5.0, 5.0), [one, other], draws=40_000)
+    assert list(share) == pytest.approx([1 - expected, expected], abs=0.01)
+    lacking = front_probability(exact(5.0, 5.0), [np.append(one, np.nan), np.append(other, 99.0)])
+    assert lacking[1] > 0.5  # a seed that one of them lacks counts for the other alone
 
 
 def test_the_hypervolume_of_measured_costs_is_as_open_as_they_are() -> None:

@@ -16,7 +16,7 @@ from bench.cli.reports import _print_reproduction
 from bench.data.roots import ensure_synthetic
 from bench.provenance import code_changes
 from bench.record import write_record
-from bench.reproduce import ReproduceError, compare, differences, find_record, judge, prediction_interval
+from bench.reproduce import ReproduceError, compare, differences, find_record, judge, rerun_interval
 from bench.suites import load
 from bench.trial import Launch, run_trial
 
@@ -27,15 +27,14 @@ def made(run_id: str = "a", semseg: float = 60.0, **changes) -> dict:
     return made_record(run_id=run_id, values=VALUES | {"semseg": semseg}, **changes)
 
 
-def test_the_interval_is_where_one_more_trial_falls():
-    low, high = prediction_interval([1.0, 3.0])
-    half = 12.706204736 * math.sqrt(2) * math.sqrt(1.5)  # t of one degree of freedom, sample deviation of 1 and 3, one more draw
-    assert (low, high) == pytest.approx((2 - half, 2 + half))
-    values = [4.0, 5.0, 7.0, 4.5]
-    frozen = stats.t(3, loc=sum(values) / 4, scale=stats.tstd(values) * math.sqrt(1 + 1 / 4))
-    assert prediction_interval(values) == pytest.approx(frozen.interval(0.95))
-    assert prediction_interval([1.0]) is None
-    assert prediction_interval([1.0, None]) is None
+def test_the_interval_is_where_a_trial_falls_that_differs_as_seeds_do():
+    half = 12.706204736 * math.sqrt(2) * math.sqrt(2)  # t of one degree of freedom, sample deviation of 1 and 3, a difference of two
+    assert rerun_interval(5.0, [[1.0, 3.0], [7.0], []]) == pytest.approx((5 - half, 5 + half))
+    rows = [[4.0, 5.0, 7.0, 4.5], [14.0, None, 15.0, 13.5]]
+    pooled = math.sqrt((3 * stats.tvar(rows[0]) + 2 * stats.tvar([14.0, 15.0, 13.5])) / 5)
+    assert rerun_interval(5.0, rows) == pytest.approx(stats.t(5, loc=5.0, scale=pooled * math.sqrt(2)).interval(0.95))
+    assert rerun_interval(1.0, [[1.0], [2.0, None]]) is None
+    assert rerun_interval(None, rows) is None
 
 
 @pytest.mark.parametrize(
@@ -55,11 +54,25 @@ def test_the_verdict_is_the_worst_of_the_tables_metrics():
     assert compare(row[0], made("a"), row + strangers).verdict == "identical"
     near = compare(row[0], made("a", 62.5), row + strangers)
     assert near.verdict == "inside"
-    assert near.seeds == 3
+    assert near.seeds == 2
     assert compare(row[0], made("a", 75.0), row + strangers).verdict == "outside"
-    assert compare(row[0], made("a", 60.1), row[:1]).verdict == "unknown"
+    assert compare(row[0], made("a", 60.1), row[:2]).verdict == "unknown"
     assert compare(row[0], made("a", status="diverged"), row).verdict == "outside"
     assert compare(made("a", status="oom"), made("a", status="oom"), []).verdict == "identical"
+
+
+def test_a_record_that_says_too_much_does_not_widen_its_own_interval():
+    false = made("a", 80.0)
+    others = [
+        made("b", 26.1, seed=1),
+        made("c", 26.6, seed=2),
+        made("d", 30.1, cell_id="1" * 12),
+        made("e", 30.6, cell_id="1" * 12, seed=1),
+    ]
+    outcome = compare(false, made("a", 26.4), [false, *others])
+    assert outcome.verdict == "outside"
+    (metric,) = (metric for metric in outcome.metrics if metric.headline and metric.task == "semseg")
+    assert (metric.high - metric.low) / 2 == pytest.approx(4.302652730 * 0.5 / math.sqrt(2) * math.sqrt(2))  # two degrees of freedom
 
 
 def test_what_differs_is_named_with_what_it_means():
@@ -140,7 +153,9 @@ def test_a_trial_from_its_record_alone_is_identical_and_a_changed_record_is_not(
     changed["metrics"]["normals"]["mean_deg"] += 1
     changed["code_id"] = "other"
     path.write_text(json.dumps(changed))
+    (path.parent / "torn.json").write_text("{")
     outcome = CliRunner().invoke(app, arguments[:-1])
     assert outcome.exit_code == 1
+    assert "left out of the spread: torn.json" in outcome.output
     assert "unknown" in outcome.output  # one seed gives no interval
     assert "code_id" in outcome.output

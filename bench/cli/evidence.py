@@ -14,18 +14,18 @@ All = Annotated[bool, typer.Option("--all", help="List all rows and quantities, 
 
 
 def compare(results_a: SuiteDir, results_b: SuiteDir, as_json: Json = False, everything: All = False, quiet: Quiet = False) -> None:
-    """Say which rows moved beyond noise between two results of one suite, and which counts differ; exit code 1 where any did."""
+    """Say which rows of a suite moved beyond noise from A to B, lost their result or changed a count; exit code 1 where any did."""
     from bench.report.compare import compare_results, what_differs, what_was_tested
 
     lines, differs = compare_results(results_a, results_b), what_differs(results_a, results_b)
-    stirred = lines["verdict"].isin(("moved", "counts differ"))
+    stirred = lines["verdict"].isin(("moved", "counts differ")) | lines["verdict"].str.startswith("lost")
     if as_json:
         _print_json(lines)
     elif not quiet:
         if len(differs):
             console.print("Made differently:")
             show_rows(differs.to_dict("records"), as_json=False)
-        shown = lines if everything else lines[stirred | lines["verdict"].eq("no test")]
+        shown = lines if everything else lines[stirred | lines["verdict"].str.startswith("no ")]
         if len(shown):
             show_rows([{key: _short(value) for key, value in line.items()} for line in shown.to_dict("records")], as_json=False)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in lines["verdict"].value_counts().items())

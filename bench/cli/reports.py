@@ -69,9 +69,10 @@ def reproduce(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a trial again from its record alone, and compare every metric; exit code 0: identical or inside the row's interval, 1: not.
+    """Run a trial again from its record alone, and compare every metric; exit code 0: identical or inside the interval, 1: not.
 
-    The interval is where 95 % of further trials of the row fall, from its seeds. The verdict follows the metrics of the table.
+    In the interval around the recorded value fall 95 % of trials that differ as seeds do, by the spread of the suite's other trials of the
+    same tasks. The verdict follows the metrics of the table.
     """
     from bench.reproduce import find_record
     from bench.reproduce import reproduce as run_again
@@ -109,7 +110,10 @@ def _print_reproduction(outcome: Any, quiet: bool) -> None:
             console.print("Nothing differs in code, versions, data and device.")
     if outcome.reason:
         console.print(f"the new run is {outcome.status_now}: {outcome.reason}", style="red", markup=False, highlight=False, soft_wrap=True)
-    note = {"unknown": " (not identical, and one seed gives no interval)"}.get(outcome.verdict, f" ({outcome.seeds} trials of the row)")
+    for name, why in outcome.damaged.items():
+        console.print(f"left out of the spread: {name}: {why}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    spread = f" (spread over seeds: {outcome.seeds} other trials)" if outcome.seeds else ""
+    note = {"unknown": " (not identical, and no row has two other seeds, from which an interval could come)"}.get(outcome.verdict, spread)
     console.print(f"{outcome.run_id}: {outcome.verdict}{note}", highlight=False, soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ own degrees of freedom (as in `bench.report.paired`); Holm within a quantity. A 
 several. Parameter counts must be equal.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ def compare_results(first: Path, second: Path) -> pd.DataFrame:
         One line a common row and quantity: label, quantity, n (common seeds), a, b (means over them), difference (b - a), low, high (95 %),
         p (Holm within the quantity), verdict: "identical" (every seed), "within noise", "moved", "counts differ", "no test" (differs,
         but one seed, where other rows have several or there are no common images), "no result (...)" with what became of the trials,
-        "no common seed", "undefined" (such as delta_m against 0).
+        "lost (...)" where A has a result and B none, "no common seed", "undefined" (such as delta_m against 0).
 
     Raises:
         RecordError: Where the two have no row label in common.
@@ -44,7 +44,7 @@ def compare_results(first: Path, second: Path) -> pd.DataFrame:
 
 
 def what_differs(first: Path, second: Path) -> pd.DataFrame:
-    """Say in what the two results were made differently: suite, data, backbone, recipe, code, versions, devices.
+    """Say in what two results differ: suite, rows, trials without a result, data, backbone, recipe, code, versions, devices.
 
     Returns:
         Columns aspect, a, b; one line an aspect that differs, empty where nothing does.
@@ -59,10 +59,22 @@ def what_differs(first: Path, second: Path) -> pd.DataFrame:
     keys = sorted({key for _, records in sides for record in records for key in record["env"]})
     aspects |= {key: lambda record, key=key: record["env"].get(key) for key in keys}
     lines = [{"aspect": "suite", "a": sides[0][0]["suite"], "b": sides[1][0]["suite"]}]
+    labels = [[row["label"] for row in plan["rows"]] for plan, _ in sides]
+    alone = [[label for label in own if label not in other] for own, other in (labels, labels[::-1])]
+    ends = [_not_ok(plan, records) for plan, records in sides]
+    for aspect, (a, b) in (("rows only here", alone), ("trials without a result", ends)):
+        lines.append({"aspect": aspect, "a": ", ".join(a), "b": ", ".join(b)})
     for aspect, pick in aspects.items():
         a, b = (", ".join(sorted({str(pick(record)) for record in records if record["status"] == "ok"})) for _, records in sides)
         lines.append({"aspect": aspect, "a": a, "b": b})
     return pd.DataFrame([line for line in lines if line["a"] != line["b"]], columns=["aspect", "a", "b"])
+
+
+def _not_ok(plan: Mapping, records: Iterable[Mapping]) -> list[str]:
+    """Name a plan's trials that have no result, each with what became of it."""
+    status = {record["run_id"]: record["status"] for record in records}
+    known = {run_id: status.get(run_id, "missing") for row in plan["rows"] for run_id in row["run_ids"]}
+    return [f"{run_id} ({end})" for run_id, end in known.items() if end != "ok"]
 
 
 def _load(path: Path) -> dict:
@@ -97,7 +109,7 @@ def _no_value(sides: list[dict], label: str) -> str:
         if not own["complete"].any():
             said.append(f"{name}: {', '.join(dict.fromkeys(problem for problems in own['problems'] for problem in problems))}")
     if said:
-        return "no result (" + "; ".join(said) + ")"
+        return ("lost (" if len(said) == 1 and said[0].startswith("b") else "no result (") + "; ".join(said) + ")"
     own = [set(side["seeds"].loc[(side["seeds"]["row"] == side["places"][label]) & side["seeds"]["complete"], "seed"]) for side in sides]
     return "undefined" if own[0] & own[1] else "no common seed"
 

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.busy import TIMES
 from bench.report.intervals import LEVEL, moderated, t_quantile
 from bench.report.profiles import PROFILED
-from bench.report.seeds import EXACT_COSTS, reference_position
+from bench.report.seeds import EXACT_COSTS, reference_position, seed_matrix
 from bench.report.times import TimeError
 
 DRAWS = 2000
@@ -68,29 +68,22 @@ def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
 def front_of_intervals(low: np.ndarray, high: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Mark the front where costs are intervals, and two that overlap are not told apart: then the higher score decides.
 
-    From the highest score down, a row joins the front unless a row that is on it already has a higher score and no cost that is surely
-    higher, or the same score and a cost that is surely lower. So no two rows of the front are there for a difference in cost that may be
-    chance. With exact costs (`low` equal to `high`) it is `pareto_front`.
+    A row is on the front unless another one has a higher score and no cost that is surely higher, or the same score and a cost that is
+    surely lower: to stand beside a better row it must be cheaper for sure. With exact costs (`low` equal to `high`) it is `pareto_front`.
 
     Args:
         low: (n,) lower ends of the costs; NaN means unknown.
         high: (n,) upper ends.
         score: (n,) scores; NaN means unknown.
     """
-    front = np.zeros(len(score), dtype=bool)
-    known = np.flatnonzero(~(np.isnan(low) | np.isnan(high) | np.isnan(score)))
-    cheapest_above, of_score, cheapest, surest = np.inf, np.nan, np.inf, np.inf
-    for place in known[np.lexsort((low[known], high[known], -score[known]))]:
-        if score[place] != of_score:
-            cheapest_above, of_score, surest = cheapest, score[place], np.inf
-        if cheapest_above > high[place] and surest >= low[place]:
-            front[place] = True
-            cheapest, surest = min(cheapest, low[place]), min(surest, high[place])
-    return front
+    low, high, score = (np.asarray(values, dtype=float) for values in (low, high, score))
+    known = ~(np.isnan(low) | np.isnan(high) | np.isnan(score))
+    beats = (score[:, None] > score) & (low[:, None] <= high) | (score[:, None] == score) & (high[:, None] < low)
+    return known & ~beats[known].any(axis=0)
 
 
 def _means(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows' (R,) means, their moderated standard errors and degrees of freedom, borrowed by rows of one value (see `redraw`)."""
+    """Return the rows' (R,) means, their moderated standard errors and degrees of freedom, borrowed by rows of one value."""
     n = np.array([len(own) for own in values])
     means = np.array([np.mean(own) if len(own) else np.nan for own in values])
     variance = np.array([np.var(own, ddof=1) if len(own) > 1 else np.nan for own in values])
@@ -104,22 +97,40 @@ def _means(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def redraw(values: Sequence[np.ndarray], generator: np.random.Generator, draws: int) -> np.ndarray:
-    """Draw the rows' true means, as few seeds leave them open: Student's t around each mean, with its moderated standard error.
+    """Draw the rows' true means, as few seeds leave them open, jointly: a bootstrap over seeds whose tails are Student's t.
 
-    That is the posterior of the means under flat priors, and its quantiles are the ends of the t interval; resampled values of two seeds
-    would be far too sure. Variances are moderated over rows as for the tests (`bench.report.intervals.moderated`).
+    Each draw weighs every seed's deviations from the rows' means by one random number, the same for all rows: what seeds do to all rows
+    alike does not blur their order, rows that agree in every seed stay tied, and one draw is above another as surely as the paired t test
+    says. A single row is drawn as the posterior of a mean under flat priors is, with the ends of the t interval as its quantiles; resampled
+    values of two seeds would be far too sure.
 
     Args:
-        values: Per row its values over seeds; none gives NaN. A row of one seed borrows the mean variance of the rows of several, with the
-            fewest degrees of freedom among them; where there are none it stays as it is.
+        values: Per row its values over seeds, the same place for the same seed, NaN where a row lacks it; none gives NaN. A row of one
+            value is drawn by itself with the mean variance of the rows of several and the fewest degrees of freedom among them; where
+            there are none it stays as it is.
         generator: Source of chance.
         draws: D.
 
     Returns:
         (D, R) means.
     """
-    means, error, df = _means(values)
-    return means + generator.standard_t(df, size=(draws, len(means))) * error
+    table = np.full((len(values), max(map(len, values), default=0)), np.nan)
+    for place, own in enumerate(values):
+        table[place, : len(own)] = own
+    n = (~np.isnan(table)).sum(axis=1)
+    means = np.array([own[~np.isnan(own)].mean() if count else np.nan for own, count in zip(table, n, strict=True)])
+    drawn, several = np.tile(means, (draws, 1)), np.flatnonzero(n > 1)
+    if not len(several):
+        return drawn
+    away, freedom = np.nan_to_num(table - means[:, None])[several], n[several] - 1
+    weights = generator.standard_normal((draws, table.shape[1]))
+    chi_square = np.cumsum(generator.standard_normal((draws, freedom.max())) ** 2, axis=1)
+    tails = np.sqrt(freedom / chi_square[:, freedom - 1])
+    drawn[:, several] += weights @ (away / np.sqrt(freedom * (freedom + 1))[:, None]).T * tails
+    single = np.flatnonzero(n == 1)
+    borrowed = np.sqrt(((away**2).sum(axis=1) / freedom).mean())
+    drawn[:, single] += generator.standard_t(freedom.min(), size=(draws, len(single))) * borrowed
+    return drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,11 +203,11 @@ def redraw_costs(cost: Costs, generator: np.random.Generator, draws: int) -> np.
 def front_probability(cost: Costs, score: Sequence[np.ndarray], *, draws: int = DRAWS) -> np.ndarray:
     """Return how probable each row is to be on the front, given seeds and measurements: how often it is when true means are drawn.
 
-    Rows are drawn independently of each other (`redraw`, `redraw_costs`).
+    Scores of a seed are drawn together (`redraw`), costs independently of each other (`redraw_costs`).
 
     Args:
         cost: The rows' costs.
-        score: Per row its scores over seeds.
+        score: Per row its scores over seeds, aligned as `redraw` takes them.
         draws: How often.
 
     Returns:
@@ -205,7 +216,7 @@ def front_probability(cost: Costs, score: Sequence[np.ndarray], *, draws: int = 
     generator = np.random.default_rng(BOOTSTRAP_SEED)
     costs, scores = redraw_costs(cost, generator, draws), redraw(score, generator, draws)
     share = np.mean([pareto_front(c, s) for c, s in zip(costs, scores, strict=True)], axis=0) if len(score) else np.empty(0)
-    unknown = np.isnan(costs[0]) | np.array([len(own) < 2 for own in score], dtype=bool)
+    unknown = np.isnan(costs[0]) | np.array([(~np.isnan(own)).sum() < 2 for own in score], dtype=bool)
     return np.where(unknown, np.nan, share)
 
 
@@ -238,7 +249,7 @@ def hypervolume_interval(
 
     Args:
         cost: The rows' costs.
-        score: Per row its scores over seeds; one value borrows its spread, as in `redraw`.
+        score: Per row its scores over seeds; one value borrows the spread of the others.
         reference: As `hypervolume` takes it; it may be chosen from the same numbers.
         level: Coverage.
     """
@@ -252,14 +263,19 @@ def hypervolume_interval(
     return hypervolume(dear, means - half, reference=reference), hypervolume(cheap, means + half, reference=reference)
 
 
-def knee(cost: Sequence[float], score: Sequence[float]) -> int | None:
+def knee(cost: Sequence[float], score: Sequence[float], on_front: np.ndarray | None = None) -> int | None:
     """Return the index of the front's knee: the point farthest above the chord from its cheapest to its dearest point.
 
     Cost is counted in decades, both axes are scaled to the front's extent. None where the front has fewer than three points or none lies
     above the chord.
+
+    Args:
+        cost: (n,) costs; NaN means unknown.
+        score: (n,) scores; NaN means unknown.
+        on_front: (n,) bool, which points are the front; by default `pareto_front`.
     """
     cost, score = np.asarray(cost, dtype=float), np.asarray(score, dtype=float)
-    front = np.flatnonzero(pareto_front(cost, score))
+    front = np.flatnonzero(pareto_front(cost, score) if on_front is None else on_front)
     front = front[np.argsort(cost[front], kind="stable")]
     if len(np.unique(cost[front])) < 3:
         return None
@@ -315,15 +331,16 @@ def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
     means = [cost.means, np.array([own.mean() if len(own) else np.nan for own in score])]
     if reference is not None and not np.isnan(means[1][reference]):
         means[1][reference] = 0.0  # its mean is 0 by definition, not up to rounding
-    bend = knee(*means)
+    on_front = front_of_intervals(*separable_ends(seeds, chosen.cost, rows), means[1])
+    bend = knee(*means, on_front)
     frame = pd.DataFrame(
         {
             "label": [row["label"] for row in plan["rows"]],
             "cost": means[0] / chosen.scale,
             "delta_m": means[1],
             "n": [len(own) for own in score],
-            "on_front": front_of_intervals(*separable_ends(seeds, chosen.cost, rows), means[1]),
-            "front_probability": front_probability(cost, score),
+            "on_front": on_front,
+            "front_probability": front_probability(cost, list(seed_matrix(seeds, "delta_m", rows))),
             "knee": [position == bend for position in range(rows)],
         }
     )

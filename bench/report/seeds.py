@@ -236,3 +236,10 @@ def delta_m_column(seeds: pd.DataFrame, reference: Mapping[str, float], *, suffi
         return np.nan if result is None else result
 
     return seeds.apply(of_line, axis=1).astype(float)
+
+
+def seed_matrix(seeds: pd.DataFrame, quantity: str, rows: int) -> np.ndarray:
+    """Return a quantity as (R, S): a line a row of the plan, a column a seed, NaN where a seed does not count."""
+    complete = seeds[seeds["complete"]]
+    table = complete.pivot(index="row", columns="seed", values=quantity).reindex(index=range(rows))
+    return table.to_numpy(dtype=float, na_value=np.nan)

@@ -33,6 +33,7 @@ from bench.report.seeds import (
     reference_position,
     scored_seed_frame,
     seed_frame,
+    seed_matrix,
 )
 from bench.schema import RANGES
 from bench.tasks import TASKS
@@ -79,8 +80,8 @@ def row_frame(
         that the tests of the column find with 80 % probability, median over its pairs); rank_low, rank_high by delta_m;
         delta_m_against_reference (what the test against the reference finds); `<quantity>_apart_from_single` (whether the test tells a
         multi-task row apart from its single-task counterpart, see `single_task_counterparts`; missing without a test);
-        mean_rank (over tasks and seeds) and iqm_change (interquartile mean over tasks and seeds of the relative change against the
-        reference, percent); one column for each count. `<quantity>_held_out_...` where every model of a row has them.
+        mean_rank (over tasks and the seeds that all rows share) and iqm_change (interquartile mean over tasks and seeds of the relative
+        change against the reference, percent); one column for each count. `<quantity>_held_out_...` where every model of a row has them.
 
     Raises:
         ValueError: Where seeds of a row disagree on a parameter count.
@@ -179,13 +180,6 @@ def _delta_m_ends(plan: Mapping, seeds: pd.DataFrame, position: int, suffix: str
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def seed_matrix(seeds: pd.DataFrame, quantity: str, rows: int) -> np.ndarray:
-    """Return a quantity as (R, S): a line a row of the plan, a column a seed, NaN where a seed does not count."""
-    complete = seeds[seeds["complete"]]
-    table = complete.pivot(index="row", columns="seed", values=quantity).reindex(index=range(rows))
-    return table.to_numpy(dtype=float, na_value=np.nan)
-
-
 def column_pairs(plan: Mapping, records: Sequence[Mapping], seeds: pd.DataFrame, records_dir: Path | None = None) -> dict[str, Pairs]:
     """Compare all rows of the plan in every headline metric and delta_m.
 
@@ -248,9 +242,13 @@ def _against(pairs: Pairs, reference: int | None) -> np.ndarray:
 
 
 def _robust(plan: Mapping, seeds: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return mean ranks over tasks and seeds, and interquartile means of the relative changes against the reference."""
+    """Return mean ranks over tasks and the seeds that all rows with a result share (NaN where they share none), and interquartile means
+    of the relative changes against the reference.
+    """
     rows, reference = len(plan["rows"]), reference_means(plan, seeds)
     ranks, changes = [], []
+    ranked = np.zeros(rows, dtype=bool)
+    ranked[seeds.loc[seeds["complete"], "row"].unique()] = True
     for task in plan_tasks(plan):
         values = pd.DataFrame(seed_matrix(seeds, metric_column(task), rows))
         ranks.append(values.rank(ascending=not TASKS[task].higher_is_better).to_numpy())
@@ -258,8 +256,8 @@ def _robust(plan: Mapping, seeds: pd.DataFrame) -> dict[str, np.ndarray]:
             sign = 1 if TASKS[task].higher_is_better else -1
             changes.append(100 * sign * (values.to_numpy() / reference[task] - 1))
     stacked = np.concatenate(ranks, axis=1)
-    known = ~np.isnan(stacked)
-    mean_rank = np.where(known.any(axis=1), np.nansum(stacked, axis=1) / np.maximum(known.sum(axis=1), 1), np.nan)
+    shared = ~np.isnan(stacked[ranked]).any(axis=0)  # ranks among fewer rows are better by being fewer
+    mean_rank = np.where(ranked & shared.any(), stacked[:, shared].sum(axis=1) / max(shared.sum(), 1), np.nan)
     iqm = np.full(rows, np.nan)
     if changes and len(changes) == len(reference):
         iqm = np.array([interquartile_mean(line[~np.isnan(line)]) for line in np.concatenate(changes, axis=1)])

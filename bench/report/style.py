@@ -255,9 +255,9 @@ def log_axis(axes: Axes, values: Iterable[float], which: str = "x") -> None:
 
 
 def set_title(figure: Figure, *parts: str, size: float = 8) -> None:
-    """Set a figure's title in `size` points, a line or more for each part; the figure grows by what it wraps for its width."""
+    """Set a figure's title in `size` points, a line or more for each line of its parts; the figure grows by what it wraps."""
     width = max(28, int(figure.get_figwidth() * 112 / size))  # characters that fit, nearly
-    lines = [line for part in parts for line in textwrap.wrap(part, width)]
+    lines = [line for part in parts for own in part.splitlines() for line in textwrap.wrap(own, width)]
     figure.set_figheight(figure.get_figheight() + 0.015 * size * (len(lines) - len(parts)))
     figure.suptitle("\n".join(lines), fontsize=size)
 

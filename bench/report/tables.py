@@ -248,4 +248,6 @@ def printed_parts(heads: Sequence[str]) -> list[tuple[str, list[int]]]:
     scores = tuple(task.title for task in TASKS.values())
     results = [place for place, head in enumerate(heads) if head in ("Seeds", "Rank") or head.startswith((*scores, "Δm"))]
     costs = [place for place in range(1, len(heads)) if place not in results]
+    if all(heads[place] in ("Seeds", "Rank") for place in results):  # a table of another kind
+        return [("", list(range(len(heads))))]
     return [(title, [0, *places]) for title, places in (("Results", results), ("Costs", costs)) if places]

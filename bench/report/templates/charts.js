@@ -37,21 +37,13 @@ function hoverText(row, number, x, y, chance, timed) {
 }
 
 /**
- * Indices on the front, from the best score down: none on it is better without surely costing more, or as good and surely cheaper.
+ * Indices on the front: to stand beside a better row a row must be surely cheaper, beside an equal one not surely dearer.
  * Costs whose intervals [low, high] overlap are not told apart; exact ones are their own ends.
  */
 function frontOf(points, higher) {
-  const order = points.map((_, i) => i).sort((a, b) => (higher ? 1 : -1) * (points[b].y - points[a].y) || points[a].low - points[b].low || points[a].high - points[b].high);
-  const front = new Set();
-  let above = Infinity, score = NaN, cheapest = Infinity, surest = Infinity;
-  for (const i of order) {
-    if (points[i].y !== score) [above, score, surest] = [cheapest, points[i].y, Infinity];
-    if (above > points[i].high && surest >= points[i].low) {
-      front.add(i);
-      [cheapest, surest] = [Math.min(cheapest, points[i].low), Math.min(surest, points[i].high)];
-    }
-  }
-  return front;
+  const sign = higher ? 1 : -1;
+  const beats = (one, other) => (one.y === other.y ? one.high < other.low : sign * (one.y - other.y) > 0 && one.low <= other.high);
+  return new Set(points.map((_, i) => i).filter((i) => !points.some((point) => beats(point, points[i]))));
 }
 
 /** A range that shows all values with room around; intervals of few seeds may run out of it. */
