@@ -82,18 +82,19 @@ class Reader:
         for note in migration_notes(self.older.values()):
             self.say(note)
 
-    def read(self, path: Path) -> dict[str, Any] | None:
-        """Return a record that is whole, None where there is none.
+    def read(self, path: Path, trial: TrialConfig | None = None) -> dict[str, Any] | None:
+        """Return a record that is whole, and is this trial's where one is given; None where there is none.
 
         Raises:
             bench.record.NewerSchemaError: Where damage is set aside: what newer code wrote is not ours to move.
         """
         if not path.exists():
             return None
+        expected = None if trial is None else expectation(trial)
         if self.move:
-            record, problem = read_trusted(path)
+            record, problem = read_trusted(path, expected)
         else:
-            record, error = examine(path)
+            record, error = examine(path, expected)
             record, problem = (record, None) if error is None else (None, f"not counted: {error}")
         if problem is not None:
             self.say(problem)
@@ -115,7 +116,7 @@ def missing(
             and "busy" (profiles whose single measurements lie far apart, see `bench.busy`).
         code_id: The present code.
     """
-    return [trial for trial in trials if to_do(suite_dir / "records" / f"{trial.run_id}.json", rerun, code_id, reader)]
+    return [trial for trial in trials if to_do(suite_dir / "records" / f"{trial.run_id}.json", rerun, code_id, reader, trial)]
 
 
 def missing_profiles(
@@ -133,9 +134,14 @@ def damaged_profiles(trials: list[TrialConfig], suite_dir: Path, reader: Reader)
     return [trial for path, trial in places.items() if path.exists() and reader.read(path) is None]
 
 
-def to_do(path: Path, rerun: frozenset[str], code_id: str | None, reader: Reader) -> bool:
-    """Whether a record is missing, or to be made again; arguments as of `missing`."""
-    record = reader.read(path)
+def expectation(trial: TrialConfig) -> dict[str, Any]:
+    """Return what a trial's record holds of the trial."""
+    return {"cell_id": trial.cell_id, "seed": trial.seed, "tasks": list(trial.tasks), "config": trial.to_dict()}
+
+
+def to_do(path: Path, rerun: frozenset[str], code_id: str | None, reader: Reader, trial: TrialConfig | None = None) -> bool:
+    """Whether a record is missing, is not of the trial, or is to be made again; arguments as of `missing`."""
+    record = reader.read(path, trial)
     if record is None:
         return True
     busy = "busy" in rerun and record.get("kind") == "profile" and bool(busy_times(record["cost"]))

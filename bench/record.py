@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,8 +69,12 @@ def read_record(path: Path) -> dict:
     return record
 
 
-def read_trusted(path: Path) -> tuple[dict | None, str | None]:
+def read_trusted(path: Path, expected: Mapping[str, Any] | None = None) -> tuple[dict | None, str | None]:
     """Read a record that a launch is about to rely on, and look at the arrays that it names; what is damaged is set aside, by name.
+
+    Args:
+        path: The record.
+        expected: What it must hold, by field, as the trial that it is taken for says.
 
     Returns:
         The record, or None; and what was wrong where the file, or its arrays, had to be set aside.
@@ -77,7 +82,7 @@ def read_trusted(path: Path) -> tuple[dict | None, str | None]:
     Raises:
         NewerSchemaError: The record is of a newer schema: nothing is done to it.
     """
-    record, error = examine(path)
+    record, error = examine(path, expected)
     if error is None:
         return record, None
     if isinstance(error, NewerSchemaError):
@@ -87,8 +92,8 @@ def read_trusted(path: Path) -> tuple[dict | None, str | None]:
     return None, f"{error} It is set aside as {places[-1]}; its trial runs again."
 
 
-def examine(path: Path) -> tuple[dict | None, RecordError | None]:
-    """Look at a record and at the arrays that it names, and leave them as they are.
+def examine(path: Path, expected: Mapping[str, Any] | None = None) -> tuple[dict | None, RecordError | None]:
+    """Look at a record and at the arrays that it names, and leave them as they are; arguments as of `read_trusted`.
 
     Returns:
         The record, None where it cannot be read; and what is wrong with it or its arrays, None where they are whole.
@@ -97,10 +102,21 @@ def examine(path: Path) -> tuple[dict | None, RecordError | None]:
         record = read_record(path)
     except RecordError as error:
         return None, error
+    for name, value in (expected or {}).items():
+        if record[name] != value and not (name == "config" and "migrated_from" in record):
+            said = "its config is another one" if name == "config" else f"{name} is {record[name]!r}, not {value!r}"
+            return record, RecordError(f"{path}: {said} than that of the trial which it is taken for: it was edited, or is not its record.")
     for name in filter(None, (record["per_image"], record.get("panels"))):
         if (problem := flaw_of_arrays(path.parent / name)) is not None:
             return record, RecordError(f"{path.parent / name}: {problem}.")
     return record, None
+
+
+def foreign_to(record: Mapping, row: Mapping) -> str | None:
+    """Say why a record cannot be one of a plan's row, or None."""
+    if record["cell_id"] == row["cell_id"] and record["seed"] in row["seeds"]:
+        return None
+    return f"cell_id {record['cell_id']}, seed {record['seed']}, where its row {row['label']!r} in the plan has others"
 
 
 def flaw_of_arrays(path: Path) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.errors import SuiteError
 from bench.migration import migration_notes
-from bench.record import NewerSchemaError, RecordError, examine, read_plan
+from bench.record import NewerSchemaError, RecordError, examine, foreign_to, read_plan
 from bench.storage import plain_name
 from bench.tuning.asked import AskedError, asked_files, read_asked
 
@@ -19,7 +19,7 @@ TUNING = "tuning"
 """The folder of a suite's results in which its tune lies."""
 
 RECORDS, PROFILES = "records", "profiles"
-KEPT = ("run_id", "status", "timing", "launch", "migrated_from")
+KEPT = ("run_id", "cell_id", "seed", "status", "timing", "launch", "migrated_from")
 """What is kept of a record that was read."""
 
 
@@ -62,6 +62,7 @@ class Shelf:
 def look_at(directory: Path) -> Shelf:
     """Read what lies in a directory; damage is kept, and ends nothing."""
     found = {folder: {path.stem: found_at(path) for path in sorted((directory / folder).glob("*.json"))} for folder in (RECORDS, PROFILES)}
+    found[RECORDS] |= foreign(directory, found[RECORDS])
     shelf = Shelf(directory=directory, found=found)
     for path in asked_files(directory):
         try:
@@ -75,6 +76,23 @@ def found_at(path: Path) -> Found:
     """Read one record."""
     record, error = examine(path)
     return Found(record=None if record is None else {key: record.get(key) for key in KEPT}, error=error)
+
+
+def foreign(directory: Path, found: Mapping[str, Found]) -> dict[str, Found]:
+    """Return the records that stand under the name of another row's trial, as the damage that they are; a tune's rows do not tell."""
+    if directory.name == TUNING or not (directory / "plan.json").exists():
+        return {}
+    try:
+        plan = read_plan(directory / "plan.json")
+    except RecordError:  # `suite_status` tells
+        return {}
+    whole = [(run_id, row, found[run_id]) for row in plan["rows"] for run_id in row["run_ids"] if run_id in found]
+    said = {run_id: foreign_to(own.record, row) for run_id, row, own in whole if own.error is None}
+    return {
+        run_id: Found(record=found[run_id].record, error=RecordError(f"{directory / RECORDS / run_id}.json: {why}."))
+        for run_id, why in said.items()
+        if why is not None
+    }
 
 
 def suite_status(shelf: Shelf) -> list[dict[str, Any]]:

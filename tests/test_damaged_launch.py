@@ -24,8 +24,8 @@ TRIAL = next(row for row in load("smoke").rows if row.label == "Decoders only").
 
 def finished(suite_dir: Path) -> Path:
     """Write the record of the trial and a profile of its row, cut short; return the profile's path."""
-    of_trial = {"values": {"semseg": 1.0}, "cell_id": TRIAL.cell_id, "seed": TRIAL.seed}
-    write_record(suite_dir / "records", made_record(run_id=TRIAL.run_id, **of_trial))
+    of_trial = {"values": {task: 1.0 for task in TRIAL.tasks}, "cell_id": TRIAL.cell_id, "seed": TRIAL.seed}
+    write_record(suite_dir / "records", made_record(run_id=TRIAL.run_id, **of_trial) | {"config": TRIAL.to_dict()})
     path = write_record(suite_dir / "profiles", made_record(run_id=profile_id(TRIAL), **of_trial) | {"kind": "profile"})
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
@@ -43,6 +43,20 @@ def test_a_truncated_profile_of_a_finished_row_is_named_set_aside_and_measured_a
     assert not profile.exists()
     assert [path.name for path in (tmp_path / "profiles" / "set_aside").iterdir()] == [profile.name]
     assert "cut short" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["cell_id", "seed", "config"])
+def test_a_record_of_another_trial_under_the_name_of_a_planned_one_is_named_set_aside_and_run_again(field: str, tmp_path: Path, capsys):
+    finished(tmp_path)
+    path = tmp_path / "records" / f"{TRIAL.run_id}.json"
+    record = json.loads(path.read_text())
+    other = {"cell_id": "0" * 12, "seed": 7, "config": dataclasses.replace(TRIAL, seed=7).to_dict()}
+    path.write_text(json.dumps(record | {field: other[field]}))
+    rules = {"rerun": frozenset(), "console": Console(stderr=True)}
+    assert work_left([TRIAL], tmp_path, accuracy=True, profiles=False, **rules) == ([TRIAL], [])
+    assert not path.exists()
+    assert (tmp_path / "records" / "set_aside" / path.name).exists()
+    assert "it was edited, or is not its record" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_damaged_former_plan_is_no_obstacle_and_comes_back_as_it_was(tmp_path: Path):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.record import RecordError, flaw_of_arrays, read_plan, read_record
+from bench.record import RecordError, flaw_of_arrays, foreign_to, read_plan, read_record
 from bench.report.profiles import with_profiles
 
 
@@ -45,8 +45,7 @@ def load_results(suite_dir: Path) -> Results:
     records = []
     for record in _readable(suite_dir, "records", damaged):
         row = expected.get(record["run_id"])
-        if row is not None and (record["cell_id"] != row["cell_id"] or record["seed"] not in row["seeds"]):
-            said = f"cell_id {record['cell_id']}, seed {record['seed']}, where its row {row['label']!r} in the plan has others"
+        if row is not None and (said := foreign_to(record, row)) is not None:
             damaged[f"records/{record['run_id']}.json"] = said
         else:
             records.append(_with_sound_arrays(record, suite_dir, damaged))

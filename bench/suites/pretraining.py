@@ -2,7 +2,7 @@
 
     python run_suite.py run pretraining
 
-Four rows, three seeds, twelve multi-task trials on the demo's data by the demo's recipe; about three minutes on two cores.
+Four rows, three seeds, twelve multi-task trials on the demo's data by the demo's recipe; a minute or two on two cores.
 If the benchmark measures transfer, the pretrained rows lead on every task, and decoders only stays behind full fine-tuning. The table says
 whether that holds.
 """
