@@ -91,7 +91,7 @@ def launch_suite(
     console, suite_dir = Console(stderr=True, quiet=quiet), (results / suite.name).resolve()
     chosen = chosen_trials(suite, only)
     prepare_data(chosen, suite_dir.parent, data_root, console)
-    with only_launch(suite_dir) as launch_id:
+    with only_launch(suite_dir, console.print) as launch_id:
         to_do, to_profile = work_left(chosen, suite_dir, accuracy=accuracy, profiles=profiles, rerun=rerun, console=console)
         prepare_weights(to_do or to_profile, weights_file)
         launch = new_launch(

@@ -18,6 +18,7 @@ import pandas as pd
 
 from bench.migration import SCHEMA_VERSION, fields_of_later_schemas, migrate
 from bench.schema import NewerSchemaError, RecordError, validate_record
+from bench.secrecy import without_secrets
 from bench.storage import StorageError, plain_name, set_aside, write_atomically
 
 __all__ = ["SCHEMA_VERSION", "NewerSchemaError", "RecordError", "StorageError", "examine", "load_records", "read_plan", "read_record"]
@@ -41,6 +42,7 @@ def write_record(directory: Path, record: Mapping, per_image: Mapping[str, np.nd
     directory = Path(directory)
     run_id = record.get("run_id")
     record = {**record, "per_image": f"{run_id}.npz" if per_image is not None else None}
+    record |= {name: without_secrets(record[name]) for name in ("reason", "log_tail") if isinstance(record.get(name), str)}
     validate_record(record, source=f"record of {run_id!r}")
     if per_image is not None:
         buffer = io.BytesIO()
@@ -123,7 +125,9 @@ def flaw_of_arrays(path: Path) -> str | None:
     """Return why a file of arrays (.npz) cannot be relied on, None where every member can be unpacked and has its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
+            broken, names = archive.testzip(), archive.namelist()
+        if not names or not all(name.endswith(".npy") for name in names):
+            return "holds no arrays, or something else"
         return f"{broken} in it is garbled" if broken else None
     except FileNotFoundError:
         return "missing, though its record names it"

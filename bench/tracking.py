@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import filelock
 
 from bench.errors import SuiteError
+from bench.secrecy import without_secrets
 from bench.tasks import TASKS
 
 logger = logging.getLogger(__name__)
@@ -80,11 +81,11 @@ class Tracking:
     def _log(self, values: Mapping[str, float], epoch: int) -> None:
         while self.waiting:  # only now it is known whether the trial starts or goes on
             name = self.waiting.pop(0)
-            os.environ.update({key: value for key, value in PRIVACY.items() if key not in os.environ})
+            os.environ.update({key: value for key, value in DEFAULTS.items() if key not in os.environ})
             try:
                 self.running[name] = OPEN[name](self.suite, self.run_id, self.suite_dir, self.config, epoch)
             except Exception as error:  # a defect of a tracker is none of the trial
-                logger.warning("%s: %s cannot start, the trial goes on without it: %s", self.run_id, name, error)
+                logger.warning("%s: %s cannot start, the trial goes on without it: %s", self.run_id, name, without_secrets(str(error)))
         for name in list(self.running):
             self._guarded(name, lambda tracker: tracker.log(values, epoch))
 
@@ -92,7 +93,7 @@ class Tracking:
         try:
             call(self.running[name])
         except Exception as error:  # as above
-            logger.warning("%s: %s failed, the trial goes on without it: %s", self.run_id, name, error)
+            logger.warning("%s: %s failed, the trial goes on without it: %s", self.run_id, name, without_secrets(str(error)))
             del self.running[name]
 
 
@@ -197,7 +198,13 @@ class WandB:
         self.run.finish(exit_code=0 if status == "ok" else 1)
 
 
-PRIVACY = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
-"""Set in the environment, where the user did not, before a tracker is imported: neither package shall report its use."""
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+"""Set in the environment, where the user did not, before a tracker is imported: neither package shall report its use, and a server that
+cannot be reached shall not hold a trial for minutes."""
 
 OPEN: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}

@@ -8,6 +8,7 @@ from made_records import MadeSuite, made_method
 from bench.record import RecordError
 from bench.report.audit import audit
 from bench.report.claims import answer_claims, judge_front, read_claims
+from bench.report.evidence_text import audit_markdown
 from bench.report.paired import compare_rows
 
 CLAIM = {"text": "t", "source": "s", "test": "better", "quantity": "delta_m", "row": {"dial": 8}, "than": {"dial": 4}}
@@ -97,4 +98,15 @@ def test_the_audit_finds_the_known_faults_and_spares_rounding() -> None:
     thin = found[found["finding"].str.startswith("margin")].iloc[0]
     assert thin["detail"].startswith("+0.10 over multi-task full fine-tuning")
     assert "moved it by 0.77" in thin["detail"]
-    assert (found["finding"] == "decoders counted differently from row to row").any()
+    (decoders,) = found.loc[found["finding"] == "decoders counted differently from row to row", "detail"]
+    assert "VPT-deep†" in decoders
+    assert "Decoders only," in decoders
+    assert "† recalled" in audit_markdown(found)
+
+
+def test_the_audit_of_what_was_read_alone_quotes_nothing_that_was_recalled() -> None:
+    found = audit(primary_only=True)
+    assert not found["evidence"].str.contains("recalled").any()
+    assert "†" not in audit_markdown(found)
+    assert "2.547" not in " ".join(found["detail"])
+    assert found["finding"].str.startswith("margin").any()

@@ -93,6 +93,24 @@ def test_with_one_common_seed_and_no_images_it_is_said_that_nothing_was_testable
     assert what_was_tested(lines) == "Nothing could be tested: no row has a seed with a result in both."
 
 
+def test_a_row_that_lost_its_result_is_named_and_so_are_trials_and_rows_that_one_side_lacks(tmp_path: Path) -> None:
+    suite = made()
+    first, other = suite.write(tmp_path / "a"), copy.deepcopy(suite)
+    died = [record for record in other.records if record["cell_id"] == other.records[-1]["cell_id"]]
+    for record in died:
+        record |= {"status": "diverged", "reason": "loss is NaN", "metrics": None, "params": None, "cost": None, "data": None}
+    other.add(made_method(value=64), {seed: {"semseg": 50.0} for seed in suite.seeds})
+    second = other.write(tmp_path / "b")
+    done = CliRunner().invoke(app, ["compare", str(first), str(second)], env={"COLUMNS": "400"})
+    assert done.exit_code == 1, done.output
+    assert "lost (b: diverged)" in done.output
+    assert f"{died[0]['run_id']} (diverged)" in done.output
+    assert "LoRA (r=64)" in done.output
+    back = CliRunner().invoke(app, ["compare", str(second), str(first)], env={"COLUMNS": "400"})
+    assert back.exit_code == 0, back.output  # a result more is no loss
+    assert "no result (a: diverged)" in back.output
+
+
 def test_results_without_a_common_row_are_an_error(tmp_path: Path) -> None:
     suite, other = made(2), MadeSuite(tasks=("semseg",))
     other.add(made_method("x", "X", None, None), {0: {"semseg": 1.0}, 1: {"semseg": 1.0}})
@@ -134,6 +152,7 @@ def test_an_export_goes_on_at_damage_names_it_and_reports_elsewhere(tmp_path: Pa
     with zipfile.ZipFile(target) as archive:
         names = set(archive.namelist())
         assert {f"damaged/records/{path.name}" for path in (lost, garbled)} <= names
+        assert {f"results/made/{name}" for name in ("table.csv", "report.html", "pareto_params.pdf")} <= names  # made first
         assert not {f"results/made/records/{path.name}" for path in (lost, garbled)} & names
         assert archive.read(f"damaged/records/{lost.name}") == lost.read_bytes()
         assert lost.name in archive.read("damaged/README.txt").decode()

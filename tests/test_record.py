@@ -160,6 +160,16 @@ def test_a_failed_trial_is_a_record_without_measurements(tmp_path: Path, status:
     assert read["reason"]
 
 
+def test_a_record_tells_no_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "k3y-0f-m1ne")
+    monkeypatch.setenv("SHORT_TOKEN", "on")
+    told = "went on to http://bob:s3cr3tpw@host:5000/api with k3y-0f-m1ne at one@example.org"
+    path = write_record(tmp_path, made_record(run_id="a", values=VALUES, status="failed") | {"reason": told, "log_tail": f"a\n{told}\n"})
+    hidden = "went on to http://***@host:5000/api with *** at one@example.org"
+    record = read_record(path)
+    assert (record["reason"], record["log_tail"]) == (hidden, f"a\n{hidden}\n")
+
+
 def test_a_metric_that_does_not_exist_is_null(tmp_path: Path) -> None:
     values = {"semseg": 10.0, "human_parts": None}
     assert read_record(write_record(tmp_path, made_record(run_id="a", values=values)))["metrics"]["human_parts"]["miou"] is None

@@ -177,12 +177,25 @@ def own(directory: Path, host: str, age: float) -> None:
     os.utime(directory / ".owner", (now - age, now - age))
 
 
-def test_a_launch_of_another_host_keeps_the_directory_until_it_is_stale(tmp_path: Path):
+def test_a_launch_of_another_host_that_lives_keeps_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     own(tmp_path, "elsewhere", lock.STALE_SECONDS / 2)
-    with pytest.raises(lock.BusyError, match="host elsewhere, process 1"), lock.only_launch(tmp_path):
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.01)
+    said = []
+
+    def touched(text: str) -> None:
+        said.append(text)
+        os.utime(tmp_path / ".owner")
+
+    with pytest.raises(lock.BusyError, match="host elsewhere, process 1"), lock.only_launch(tmp_path, touched):
         pass
+    assert len(said) == 1
     assert json.loads((tmp_path / ".owner").read_text())["host"] == "elsewhere"
-    own(tmp_path, "elsewhere", 2 * lock.STALE_SECONDS)
+
+
+@pytest.mark.parametrize("age", [lock.STALE_SECONDS - 0.3, 2 * lock.STALE_SECONDS])
+def test_a_launch_of_another_host_that_is_dead_keeps_it_until_it_is_stale(age: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own(tmp_path, "elsewhere", age)
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.01)
     with lock.only_launch(tmp_path) as launch:
         assert json.loads((tmp_path / ".owner").read_text())["launch"] == launch
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}

@@ -121,3 +121,22 @@ def test_names_of_trackers_are_checked(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(tracking.TRACKERS, "mlflow", "no_such_module")
     with pytest.raises(TrackingError, match=r"\.\[tracking\]"):
         parse_trackers("mlflow")
+
+
+def test_a_tracker_that_fails_tells_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    def refuse(*_):
+        raise ConnectionError("HTTPConnectionPool: http://bob:s3cr3tpw@host:5000/api is unreachable")
+
+    monkeypatch.setitem(tracking.OPEN, "mlflow", refuse)
+    track("mlflow", tmp_path)
+    assert "http://***@host:5000/api is unreachable" in caplog.text
+    assert "s3cr3tpw" not in caplog.text
+
+
+def test_a_server_that_cannot_be_reached_holds_no_trial_for_minutes_unless_the_user_wants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tracking.os, "environ", {"MLFLOW_HTTP_REQUEST_TIMEOUT": "300"})
+    track("tensorboard", tmp_path)
+    assert tracking.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "300"
+    assert int(tracking.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) < 5

@@ -61,12 +61,20 @@ def export(
     out: Annotated[Path | None, typer.Option(help="The zip file; else DIR/SUITE.zip.", metavar="FILE", callback=outside_of_data)] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Pack records, tables, figures, page and what is needed to read and cite them into one zip; damaged files go under `damaged/`."""
+    """Pack records, tables, figures, page and what is needed to read and cite them into one zip; damaged files go under `damaged/`.
+
+    Where there is no report, or one that is older than a record, it is made first.
+    """
+    from bench.report import is_reported, make_report
     from bench.report.export import export as pack
     from bench.report.footnotes import damage_notes
 
-    target = out or results / f"{suite}.zip"
-    made = pack(results / plain_name(suite, "suite"), target)
+    directory, target = results / plain_name(suite, "suite"), out or results / f"{suite}.zip"
+    if not is_reported(directory):
+        if not quiet:
+            console.print(f"{directory}: no report of all these records, it is made first", highlight=False, soft_wrap=True)
+        make_report(directory)
+    made = pack(directory, target)
     for note in damage_notes(made.damaged):
         console.print(f"{note} In the zip it lies under damaged/.", style="red", markup=False, highlight=False, soft_wrap=True)
     if not quiet:

@@ -143,12 +143,17 @@ def _first_line(reason: str | None) -> str:
     return lines[0].rstrip(".") if lines else "no reason recorded"
 
 
+def is_reported(suite_dir: Path) -> bool:
+    """Whether there is a report that was written after every record."""
+    if not all((suite_dir / name).exists() for name in ("summary.md", "table.csv", PAGE)):
+        return False
+    written = (suite_dir / "summary.md").stat().st_mtime
+    made_from = [*(suite_dir / "records").glob("*.json"), *suite_dir.glob("tuning.json")]
+    return all(path.stat().st_mtime <= written for path in made_from)
+
+
 def _is_current(suite_dir: Path, tables: Mapping[str, str | bytes]) -> bool:
     """Whether the tables on disk are these, and the summary was written after every record."""
-    summary_file = suite_dir / "summary.md"
-    if not all((suite_dir / name).exists() for name in ("summary.md", PAGE)) or not all((suite_dir / name).exists() for name in tables):
+    if not is_reported(suite_dir) or not all((suite_dir / name).exists() for name in tables):
         return False
-    written = summary_file.stat().st_mtime
-    made_from = [*(suite_dir / "records").glob("*.json"), *suite_dir.glob("tuning.json")]
-    older = all(path.stat().st_mtime <= written for path in made_from)
-    return older and all((suite_dir / name).read_text(encoding="utf-8") == text for name, text in tables.items())
+    return all((suite_dir / name).read_text(encoding="utf-8") == text for name, text in tables.items())

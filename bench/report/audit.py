@@ -7,16 +7,23 @@ import pandas as pd
 
 from bench.report.published import COLUMNS, PUBLISHED, published_reference, published_sets
 from bench.report.seeds import delta_m
+from bench.report.tables import DAGGER
 
 COUNTS = PUBLISHED.with_name("published_counts.csv")
 HALF_DIGIT = 0.005
 """Printed numbers have two decimals."""
 
 
-def audit() -> pd.DataFrame:
-    """Return the findings: columns finding, where, detail, evidence (of the numbers that it rests on)."""
-    sets = published_sets()
-    lines = [*_inconsistent(sets), *_mixed_conventions(sets), *_mixed_decoders(), *_thin_margins(sets)]
+def audit(*, primary_only: bool = False) -> pd.DataFrame:
+    """Return the findings: columns finding, where, detail, evidence (of the numbers that it rests on).
+
+    Args:
+        primary_only: Leave out numbers that were only recalled; else a dagger marks their rows where several stand together.
+    """
+    sets, counts = published_sets(), pd.read_csv(COUNTS, keep_default_na=False)
+    if primary_only:
+        sets, counts = sets[~sets["recalled"]], counts[counts["evidence"] != "recalled"]
+    lines = [*_inconsistent(sets), *_mixed_conventions(sets), *_mixed_decoders(counts), *_thin_margins(sets)]
     return pd.DataFrame(lines, columns=["finding", "where", "detail", "evidence"])
 
 
@@ -55,9 +62,9 @@ def _mixed_conventions(sets: pd.DataFrame) -> list[tuple]:
     return found
 
 
-def _mixed_decoders() -> list[tuple]:
-    counts = pd.read_csv(COUNTS, keep_default_na=False)
-    kinds = counts.groupby("decoders", sort=False)["row"].agg(", ".join)
+def _mixed_decoders(counts: pd.DataFrame) -> list[tuple]:
+    marked = counts.assign(row=counts["row"] + counts["evidence"].map(lambda evidence: DAGGER if evidence == "recalled" else ""))
+    kinds = marked.groupby("decoders", sort=False)["row"].agg(", ".join)
     detail = "; ".join(f"{decoders / 1e6:.3f} M in {rows}" for decoders, rows in kinds.items())
     evidence = "; ".join(dict.fromkeys(counts["evidence"]))
     return [("decoders counted differently from row to row", COUNTS.name, detail, evidence)] if len(kinds) > 1 else []

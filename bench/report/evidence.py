@@ -54,7 +54,8 @@ def evidence_files(
     claims, comparable = answer_claims(plan, records, pairs=pairs), is_comparable(plan, records)
     files |= {"claims.csv": to_csv(claims), "claims.md": claims_markdown(claims, comparable=comparable), "table.html": to_html(table)}
     if "delta_m_published_reference_mean" in rows:
-        files |= {"audit.csv": to_csv(audit()), "audit.md": audit_markdown(audit())}
+        found = audit(primary_only=primary_only)
+        files |= {"audit.csv": to_csv(found), "audit.md": audit_markdown(found)}
         lines = comparison(rows, primary_only=primary_only)
         if len(lines):
             beside = published_table(lines, title=f"{table.title}: ours beside published")

@@ -35,7 +35,7 @@ def export(suite_dir: Path, target: Path) -> Exported:
     """Write the zip; the same results give the same bytes.
 
     Args:
-        suite_dir: `results/<suite>`, reported already.
+        suite_dir: `results/<suite>`, reported already: what is not there is not packed.
         target: The zip file; its folder is made.
 
     Raises:

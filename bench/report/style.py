@@ -16,13 +16,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from bench.report.family import SEPARATOR
 
 FAMILIES = Path(__file__).with_name("families.toml")
 TEXT_WIDTH_INCHES = 7.0
+DPI = 200
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
     "axes.formatter.useoffset": False, "hatch.linewidth": 0.5,
@@ -263,15 +266,19 @@ def set_title(figure: Figure, *parts: str, size: float = 8) -> None:
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """Return a figure as the bytes of a PNG (200 dpi) and a PDF (fonts embedded), without dates."""
-    files = {}
+    """Return a figure as the bytes of a PNG (200 dpi) and a PDF (fonts embedded), without dates.
+
+    The canvases are asked themselves, for `savefig` draws everything once more before each file, only to lay it out.
+    """
+    picture, document = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(STYLE):
-        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-            figure.set_layout_engine("none")  # laid out once, for both
-            files[kind] = buffer.getvalue()
-    return files
+        figure.set_dpi(DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        figure.set_layout_engine("none")  # laid out once, for both
+        imsave(picture, canvas.buffer_rgba(), format="png", dpi=DPI, metadata={"Software": None})
+        FigureCanvasPdf(figure).print_pdf(document, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return {"png": picture.getvalue(), "pdf": document.getvalue()}
 
 
 def present_families(styles: Mapping[str, dict], families: Iterable[str]) -> list[str]:

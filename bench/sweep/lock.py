@@ -10,8 +10,9 @@ import json
 import os
 import platform
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -23,14 +24,24 @@ BEAT_SECONDS = 15.0
 STALE_SECONDS = 120.0
 """An owner on another host that has not touched its file for so long is gone."""
 
+LOOK_SECONDS = 1.0
+"""How often the file of an owner on another host is looked at, until it is touched or stale."""
+
 
 class BusyError(SuiteError):
     """Another launch holds the directory."""
 
 
 @contextlib.contextmanager
-def only_launch(suite_dir: Path) -> Iterator[str]:
+def only_launch(suite_dir: Path, say: Callable[[str], object] = lambda text: None) -> Iterator[str]:
     """Hold a suite's directory and give the launch's id.
+
+    An owner on another host, whose death nothing tells, is waited for: until it touches its file, or has not for `STALE_SECONDS`. So what a
+    cluster starts again on other machines goes on where the first driver ended.
+
+    Args:
+        suite_dir: The directory.
+        say: Told what is waited for.
 
     Raises:
         BusyError: Another launch holds it; the message says which.
@@ -41,7 +52,7 @@ def only_launch(suite_dir: Path) -> Iterator[str]:
         suite_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(NotImplementedError):  # a file system without locks: the owner's file must do
             lock.acquire()
-        claim(owner, launch)
+        claim(owner, launch, say)
     except filelock.Timeout:
         raise BusyError(f"another launch is running in {suite_dir}{described(owner)}; wait for it, or give another --results") from None
     except OSError as error:
@@ -61,7 +72,7 @@ def only_launch(suite_dir: Path) -> Iterator[str]:
         lock.release()
 
 
-def claim(owner: Path, launch: str) -> None:
+def claim(owner: Path, launch: str, say: Callable[[str], object]) -> None:
     """Become the owner, in one step of the file system; of two that try at once one does.
 
     Raises:
@@ -75,10 +86,9 @@ def claim(owner: Path, launch: str) -> None:
                 os.link(mine, owner)
                 return
             except FileExistsError:
-                if lives(owner, mine):
+                if lives(owner, mine, say):
                     raise BusyError(
-                        f"another launch holds {owner.parent}{described(owner)}; wait for it, or give another --results. If it is dead, "
-                        f"the directory is free {STALE_SECONDS:g} s after its end, or once you remove {owner}"
+                        f"another launch is running in {owner.parent}{described(owner)}; wait for it, or give another --results"
                     ) from None
                 with contextlib.suppress(FileNotFoundError):  # of two that find it stale, one moves it away
                     os.rename(owner, owner.with_name(f".stale-{launch}"))
@@ -88,13 +98,22 @@ def claim(owner: Path, launch: str) -> None:
         mine.unlink(missing_ok=True)
 
 
-def lives(owner: Path, mine: Path) -> bool:
-    """Whether the owner of the file may still be at work. On this host the kernel's lock, which we hold, says that it is not."""
+def lives(owner: Path, mine: Path, say: Callable[[str], object]) -> bool:
+    """Whether the owner of the file is at work. On this host the kernel's lock, which we hold, says that it is not; else we wait for it."""
     if read_owner(owner).get("host") == platform.node():
         return False
     try:
-        os.utime(mine)
-        return mine.stat().st_mtime - owner.stat().st_mtime < STALE_SECONDS
+        touched, told = owner.stat().st_mtime, False
+        while True:
+            os.utime(mine)
+            if (left := STALE_SECONDS - (mine.stat().st_mtime - owner.stat().st_mtime)) <= 0:
+                return False
+            if owner.stat().st_mtime != touched:
+                return True
+            if not told:
+                say(f"{owner.parent} is held by a launch{described(owner)}: waiting up to {left:.0f} s whether it lives")
+                told = True
+            time.sleep(LOOK_SECONDS)
     except FileNotFoundError:
         return False
 

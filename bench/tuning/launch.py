@@ -74,7 +74,7 @@ def tune_suite(
     if not rows:
         raise ConfigError(f"--only {only!r} matches no row; rows: {', '.join(row.label for row in suite.rows)}")
     prepare_training_data([base for tuned in rows for base in tuned.bases], suite_dir.parent, data_root, console)
-    with only_launch(tuning_dir) as launch_id:
+    with only_launch(tuning_dir, console.print) as launch_id:
         launch = new_launch(
             suite,
             tuning_dir,

@@ -20,6 +20,7 @@ from bench.report.page.assets import PAGE_LIMIT_BYTES, data_uri, downloads, pack
 from bench.report.page.facts import facts
 from bench.report.page.payload import payload
 from bench.report.plots import Drawn, caption
+from bench.report.plots.tasks import shown_labels
 from bench.report.style import interval_note
 from bench.report.summary import paragraphs
 from bench.report.tables import MainTable, printed_parts
@@ -55,7 +56,8 @@ def make_page(
         damaged: Why, per file of the suite that could not be used.
     """
     rows, damaged = with_titles(rows), damaged or {}
-    data = payload(plan, records, rows, damaged) | {"panels": pictures(drawn.panels, list(rows["label"]))}
+    labels = list(rows["label"])
+    data = payload(plan, records, rows, damaged) | {"panels": pictures(drawn.panels, labels, shown_labels(rows, labels))}
     page = partial(
         _template().render,
         plan=plan,
@@ -128,7 +130,11 @@ def _lines(table: MainTable, rows: pd.DataFrame) -> list[dict]:
 
 
 def _download_names(contents: Mapping[str, str | bytes]) -> list[str]:
-    """List what can be downloaded: tables, then figures as PDF and their numbers; the figures' PNG are on the page."""
-    tables = [name for name in contents if name.startswith("table") or name.endswith((".tex", ".md"))]
-    others = [name for name in contents if name not in tables and name.endswith((".pdf", ".csv"))]
-    return tables + sorted(others, key=lambda name: (not name.endswith(".csv"), name))
+    """List what can be downloaded: the table, figures as PDF, other tables, the figures' numbers; the figures' PNG are on the page."""
+    kinds = [
+        [name for name in contents if name.startswith("table")],
+        sorted(name for name in contents if name.endswith(".pdf")),
+        [name for name in contents if name.endswith((".tex", ".md"))],
+        sorted(name for name in contents if name.endswith(".csv")),
+    ]
+    return list(dict.fromkeys(name for kind in kinds for name in kind))

@@ -16,13 +16,16 @@ from bench.report.panels import ERRORS, UNITS, Panel
 FILE_LIMIT_BYTES = 400_000
 """Largest file that is put into the page; a larger one is named with the place where it lies."""
 
+COMPRESSED_FROM_BYTES = 100_000
+"""A text of more bytes is offered compressed (gzip), as pandas and most tools read it too."""
+
 PAGE_LIMIT_BYTES = 7_400_000
 """The page with everything in it."""
 
 PICTURES_LIMIT_BYTES = 1_800_000
 MIME = {
     "csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex", "pdf": "application/pdf", "png": "image/png",
-    "json": "application/json", "html": "text/html",
+    "json": "application/json", "html": "text/html", "gz": "application/gzip",
 }  # fmt: skip
 
 
@@ -58,7 +61,7 @@ def data_uri(name: str, content: bytes) -> str:
 
 
 def downloads(contents: Mapping[str, str | bytes], names: Iterable[str], *, room: int) -> list[Download]:
-    """Return the files to download, tables first; what does not fit is named without content.
+    """Return the files to download, long texts as `NAME.gz`; what does not fit is named without content.
 
     Args:
         contents: The files.
@@ -67,12 +70,16 @@ def downloads(contents: Mapping[str, str | bytes], names: Iterable[str], *, room
     """
     found = []
     for name in names:
-        content = contents[name]
-        content = content.encode() if isinstance(content, str) else content
-        href = data_uri(name, content) if len(content) <= FILE_LIMIT_BYTES else None
+        content = whole = contents[name] if isinstance(contents[name], bytes) else contents[name].encode()
+        offered = name
+        if isinstance(contents[name], str) and len(whole) > COMPRESSED_FROM_BYTES:
+            offered, content = f"{name}.gz", gzip.compress(whole, 9, mtime=0)
+        href = data_uri(offered, content) if len(content) <= FILE_LIMIT_BYTES else None
         href = href if href is not None and len(href) <= room else None
         room -= len(href or "")
-        found.append(Download(name=name, size=len(content), href=href))
+        found.append(
+            Download(name=name, size=len(whole), href=None) if href is None else Download(name=offered, size=len(content), href=href)
+        )
     return found
 
 
@@ -83,8 +90,13 @@ def small_png(content: bytes, colours: int = 128) -> bytes:
     return buffer.getvalue()
 
 
-def pictures(panels: Sequence[Panel], labels: Sequence[str]) -> dict | None:
-    """Return the panels as data URIs, rows in the order of `labels`, as many as fit.
+def pictures(panels: Sequence[Panel], labels: Sequence[str], first: Sequence[str] = ()) -> dict | None:
+    """Return the panels as data URIs, as many rows as fit.
+
+    Args:
+        panels: The panels.
+        labels: The rows' labels, in the order in which they stand.
+        first: Labels of the rows that come in before the others.
 
     Returns:
         `tasks`: per task `kind`, `reading` (of the error maps), `unit`, `ids`, `images`, `truth`, and `rows` of label, run id, predictions,
@@ -95,7 +107,7 @@ def pictures(panels: Sequence[Panel], labels: Sequence[str]) -> dict | None:
     shared: dict[str, str] = {}
     tasks: dict[str, dict] = {}
     room, left_out = PICTURES_LIMIT_BYTES, []
-    for label in labels:
+    for label in dict.fromkeys([*first, *labels]):
         own = [_entry(panel) for panel in panels if panel.label == label]
         size = sum(len(uri) for entry in own for part in ("prediction", "error") for uri in entry[part])
         if size > room:
@@ -109,7 +121,10 @@ def pictures(panels: Sequence[Panel], labels: Sequence[str]) -> dict | None:
                 tasks[panel.task] = head | {"images": images, "truth": [_uri(truth) for truth in panel.truth]}
             if list(panel.ids) == tasks[panel.task]["ids"]:
                 tasks[panel.task]["rows"].append(entry)
-    return {"tasks": tasks, "left_out": left_out}
+    place = {label: position for position, label in enumerate(labels)}
+    for task in tasks.values():
+        task["rows"].sort(key=lambda entry: place[entry["label"]])
+    return {"tasks": tasks, "left_out": sorted(left_out, key=place.get)}
 
 
 def _entry(panel: Panel) -> dict:
