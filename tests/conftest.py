@@ -1,9 +1,12 @@
 """Set-up that all tests share: one thread (bit-equal repeats, no fight over cores) and the directory of the golden files."""
 
+import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit-equal repeats are promised on a CPU
 
@@ -52,6 +55,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def forked_nurseries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the processes that fork trials be forks of this one, where their own start is not what is tested."""
     monkeypatch.setattr("bench.sweep.nursery.begin", forked_nursery)
+
+
+@pytest.fixture(scope="module")
+def quick_figures() -> Iterator[None]:
+    """Let reports make their figures but not draw them, which takes most of a report's time, where figures are not what is tested."""
+    dot = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(dot, format="png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.report.plots.render", lambda figure: {"png": dot.getvalue(), "pdf": b"%PDF-1.4"})
+        yield
 
 
 @pytest.fixture(scope="session")

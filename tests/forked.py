@@ -80,6 +80,8 @@ def become(run: Callable[[], object], environment: dict[str, str], stdin: int, s
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

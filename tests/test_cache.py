@@ -3,14 +3,16 @@
 import errno
 import json
 import os
+import resource
 import shutil
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import filelock
 import numpy as np
 import pytest
+from forked import Forked
 from pascal_tree import SPLITS, write_tree
 from PIL import Image
 from test_cli import cli  # noqa: F401
@@ -23,7 +25,7 @@ from bench.data.cache_layout import CacheError, size_text
 from bench.data.layout import DataError
 from bench.data.pascal_context import PascalContext
 from bench.data.store import NATIVE, CachedStore, FileStore, WorkingSize, encode
-from bench.provenance import REPOSITORY
+from bench.storage import append_line
 
 TASKS = ("semseg", "human_parts", "saliency", "normals")
 ALL = (*TASKS, "edges")
@@ -333,19 +335,15 @@ def test_a_disk_that_is_too_small_is_known_before_any_work(tree: Path, monkeypat
 
 
 def test_a_limit_on_the_size_of_files_is_a_clear_error(tree: Path) -> None:
-    script = f"""
-import resource, sys
-sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "tests")!r}]
-from pathlib import Path
-import test_cache
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-try:
-    test_cache.opened(Path({str(tree)!r}))
-except test_cache.CacheError as error:
-    print("refused:", error)
-"""
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "refused: the cache" in run.stdout
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        with pytest.raises(CacheError) as refused:
+            opened(tree)
+        sys.exit(f"refused: {refused.value}")
+
+    process = Forked(limited, dict(os.environ))
+    assert process.wait() == 1
+    assert "refused: the cache" in process.errors()
     assert not directory_of(tree).exists()
 
 
@@ -376,36 +374,26 @@ def test_a_build_that_was_killed_goes_on_where_it_was(tree: Path, monkeypatch: p
     assert not partial.exists()
 
 
-def test_two_processes_at_once_build_once_and_both_may_use_it(tree: Path) -> None:
-    script = f"""
-import sys, time
-sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "tests")!r}]
-from pathlib import Path
-import test_cache
-from bench.data import cache_build
-write = cache_build.write_chunk
-def slow(*arguments):
-    time.sleep(2)
-    print("wrote", flush=True)
-    return write(*arguments)
-cache_build.write_chunk = slow
-print("ready", flush=True)
-sys.stdin.readline()
-tree = Path({str(tree)!r})
-test_cache.assert_holds_the_tree(test_cache.opened(tree), tree)
-print("read", flush=True)
-"""
-    command = [sys.executable, "-c", script]
-    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in pair:
-        assert process.stdout.readline() == "ready\n"
-    for process in pair:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    output = "".join(process.communicate(timeout=300)[0] for process in pair)
-    assert [process.returncode for process in pair] == [0, 0]
-    assert output.count("wrote") == 1
-    assert output.count("read") == 2
+def test_two_processes_at_once_build_once_and_both_may_use_it(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, journal = cache_build.write_chunk, tmp_path / "journal"
+
+    def slow(*arguments: object) -> dict:
+        time.sleep(2)
+        append_line(journal, "wrote")
+        return write(*arguments)
+
+    def read() -> None:
+        append_line(journal, "ready")
+        while journal.read_text().count("ready") < 2:
+            time.sleep(0.01)
+        assert_holds_the_tree(opened(tree), tree)
+        append_line(journal, "read")
+
+    monkeypatch.setattr(cache_build, "write_chunk", slow)
+    pair = [Forked(read, dict(os.environ)) for _ in range(2)]
+    assert [process.wait() for process in pair] == [0, 0], [process.errors() for process in pair]
+    lines = journal.read_text().split()
+    assert (lines.count("wrote"), lines.count("read")) == (1, 2)
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from bench.report import make_report
 from bench.report.loading import load_results
 from bench.status import look_at, remarks, suite_status
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 def _truncated(path: Path) -> str:
     path.write_text(path.read_text()[:-200])

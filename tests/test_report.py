@@ -27,6 +27,8 @@ from bench.report.summary import findings, paragraphs
 from bench.report.tables import main_table, to_csv, to_markdown, to_rich
 from bench.tasks import TASK_NAMES, TASKS
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 ROOT = Path(__file__).parent.parent
 FULL = made_method("full", "Full fine-tuning", None, None, label="Single-task full fine-tuning")
 

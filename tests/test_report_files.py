@@ -118,7 +118,7 @@ CROWDED = (
 def test_a_name_stands_near_its_point_even_where_intervals_lie_around_it() -> None:
     numbers = pd.DataFrame(CROWDED, columns=["label", "family", "dial_value", "cost", "delta_m", "half"])
     ends = {f"delta_m_{end}": numbers["delta_m"] + sign * numbers["half"] for end, sign in (("low", -1), ("high", 1))}
-    front = plots.pareto.front_of_intervals(numbers["cost"], numbers["cost"], numbers["delta_m"])
+    front = plots.pareto.pareto_front(numbers["cost"], numbers["delta_m"])
     numbers = numbers.assign(**ends, cost_low=np.nan, cost_high=np.nan, n=3, on_front=front)
     styles = {family: {"color": "#000000", "marker": "o", "linestyle": "-", "hatch": ""} for family in numbers["family"]}
     figure = plots.draw_pareto(numbers, styles, cost_title="cost", reference_label="reference", title="t")

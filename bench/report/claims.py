@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.record import RecordError
 from bench.report.paired import Pairs
-from bench.report.pareto import AXES, front_of_intervals, seed_values, separable_ends
+from bench.report.pareto import AXES, pareto_front, seed_costs, seed_values, separable_ends
 from bench.report.seeds import EXACT_COSTS, reference_means, reference_position, scored_seed_frame, zero_references
 from bench.report.stats import column_pairs
 
@@ -143,7 +143,7 @@ def _on_front(plan: Mapping, seeds: pd.DataFrame, pairs: Pairs, rows: Sequence[i
         return {"answer": NOT_RUN, "rows": named, "note": f"not all of these rows have a Δm and this cost ({_why_not(plan, seeds, *rows)})"}
     low, high = np.where(known, low, np.nan), np.where(known, high, np.nan)
     answer, decisive = judge_front(low, high, pairs, rows)
-    on_front = front_of_intervals(low, high, score)[list(rows)]
+    on_front = pareto_front(seed_costs(seeds, AXES[axis].cost, count).means, score)[list(rows)]
     notes = [f"by means {on_front.sum()} of {len(rows)} {'row is' if len(rows) == 1 else 'rows are'} on the front"]
     if not known.all():
         notes.append(f"{(~known).sum()} rows of the plan without a result are left out")

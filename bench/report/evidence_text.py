@@ -68,13 +68,13 @@ def fronts_markdown(fronts: pd.DataFrame, summary: pd.DataFrame, rows: pd.DataFr
     )
     return (
         "# Pareto fronts, and robust companions of Δm\n\n"
-        "How to read: a row is on a front where every better one is surely dearer; the knee is where more cost begins to pay less; "
+        "How to read: a row is on a front where no other is cheaper and better at once; the knee is where more cost begins to pay less; "
         "the hypervolume, percent of Δm times decades of cost, is what the front covers against the worst and dearest row."
         + (WIDE if several else " One seed: how sure that is, nothing tells.")
         + "\n\n"
         + _table(by_axis)
         + "\nHow to read: the probability that a row is on the front once what the seeds leave open is drawn again and again; **bold**: on "
-        "it by its means, where every row with a higher mean is surely dearer; near 0.5 means that these seeds cannot tell. What a seed "
+        "it by the means; near 0.5 means that these seeds cannot tell. What a seed "
         "does to several rows alike is drawn for them together. Times are drawn again too, as far as their measurement leaves them open; "
         "counted costs are exact.\n\n"
         + _probabilities(fronts, rows)

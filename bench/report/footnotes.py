@@ -248,8 +248,8 @@ def _time_notes(rows: pd.DataFrame) -> list[str]:
         "Times: where one measurement serves all seeds of a row (a profile, or one seed), the interval is that of the median of its single "
         "runs by order statistics (95 %, binomial), its ends read off their recorded 5 and 95 % quantiles along normal scores; it says how "
         "well this session measured, not what another session or device would. Two times are told apart where 95 % intervals for all "
-        "rows at once (Bonferroni) do not overlap; bold: all that are not told apart from the lowest; on Pareto fronts times that are not "
-        "told apart count as equal."
+        "rows at once (Bonferroni) do not overlap; bold: all that are not told apart from the lowest; Pareto fronts go by the means, and "
+        "`fronts.md` says how sure they are."
     ]
 
 

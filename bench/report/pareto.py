@@ -65,23 +65,6 @@ def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
     return front
 
 
-def front_of_intervals(low: np.ndarray, high: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Mark the front where costs are intervals, and two that overlap are not told apart: then the higher score decides.
-
-    A row is on the front unless another one has a higher score and no cost that is surely higher, or the same score and a cost that is
-    surely lower: to stand beside a better row it must be cheaper for sure. With exact costs (`low` equal to `high`) it is `pareto_front`.
-
-    Args:
-        low: (n,) lower ends of the costs; NaN means unknown.
-        high: (n,) upper ends.
-        score: (n,) scores; NaN means unknown.
-    """
-    low, high, score = (np.asarray(values, dtype=float) for values in (low, high, score))
-    known = ~(np.isnan(low) | np.isnan(high) | np.isnan(score))
-    beats = (score[:, None] > score) & (low[:, None] <= high) | (score[:, None] == score) & (high[:, None] < low)
-    return known & ~beats[known].any(axis=0)
-
-
 def _means(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the rows' (R,) means, their moderated standard errors and degrees of freedom, borrowed by rows of one value."""
     n = np.array([len(own) for own in values])
@@ -263,19 +246,14 @@ def hypervolume_interval(
     return hypervolume(dear, means - half, reference=reference), hypervolume(cheap, means + half, reference=reference)
 
 
-def knee(cost: Sequence[float], score: Sequence[float], on_front: np.ndarray | None = None) -> int | None:
+def knee(cost: Sequence[float], score: Sequence[float]) -> int | None:
     """Return the index of the front's knee: the point farthest above the chord from its cheapest to its dearest point.
 
     Cost is counted in decades, both axes are scaled to the front's extent. None where the front has fewer than three points or none lies
     above the chord.
-
-    Args:
-        cost: (n,) costs; NaN means unknown.
-        score: (n,) scores; NaN means unknown.
-        on_front: (n,) bool, which points are the front; by default `pareto_front`.
     """
     cost, score = np.asarray(cost, dtype=float), np.asarray(score, dtype=float)
-    front = np.flatnonzero(pareto_front(cost, score) if on_front is None else on_front)
+    front = np.flatnonzero(pareto_front(cost, score))
     front = front[np.argsort(cost[front], kind="stable")]
     if len(np.unique(cost[front])) < 3:
         return None
@@ -323,7 +301,7 @@ def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
 
     Returns:
         One line a row of the plan that has both, in its order: label, cost (divided by the axis' scale), delta_m, n, on_front (by the
-        means, costs that are not told apart counted as equal), front_probability, knee.
+        means), front_probability, knee.
     """
     rows, chosen = len(plan["rows"]), AXES[axis]
     cost, score = seed_costs(seeds, chosen.cost, rows), seed_values(seeds, "delta_m", rows)
@@ -331,15 +309,14 @@ def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
     means = [cost.means, np.array([own.mean() if len(own) else np.nan for own in score])]
     if reference is not None and not np.isnan(means[1][reference]):
         means[1][reference] = 0.0  # its mean is 0 by definition, not up to rounding
-    on_front = front_of_intervals(*separable_ends(seeds, chosen.cost, rows), means[1])
-    bend = knee(*means, on_front)
+    bend = knee(*means)
     frame = pd.DataFrame(
         {
             "label": [row["label"] for row in plan["rows"]],
             "cost": means[0] / chosen.scale,
             "delta_m": means[1],
             "n": [len(own) for own in score],
-            "on_front": on_front,
+            "on_front": pareto_front(*means),
             "front_probability": front_probability(cost, list(seed_matrix(seeds, "delta_m", rows))),
             "knee": [position == bend for position in range(rows)],
         }

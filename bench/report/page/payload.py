@@ -100,7 +100,6 @@ def _row(plan: Mapping, planned: Mapping, row: pd.Series, by_id: Mapping[str, Ma
         "reference": bool(row["is_reference"]),
         "scores": {key: _interval(row, axis["column"], 1.0) for key, axis in scores.items()},
         "costs": {key: _interval(row, axis["column"], axis["scale"]) for key, axis in costs.items()},
-        "joint": {key: _joint(row, axis["column"], axis["scale"]) for key, axis in costs.items() if f"{axis['column']}_joint_low" in row},
         "ranges": {
             key: [_rounded(end, costs[key]["scale"], digits=3) for end in ends]
             for name, ends in row_time_ranges(planned, trials).items()
@@ -127,11 +126,6 @@ def _interval(row: pd.Series, column: str, scale: float) -> list[float | None]:
     if column in row:
         return [_rounded(row[column], scale), None, None]
     return [_rounded(row.get(f"{column}_{part}"), scale) for part in ("mean", "low", "high")]
-
-
-def _joint(row: pd.Series, column: str, scale: float) -> list[float | None]:
-    """Return the ends of a time's interval for all rows at once: times whose intervals overlap are not told apart."""
-    return [_rounded(row[f"{column}_joint_{end}"], scale) for end in ("low", "high")]
 
 
 def _rounded(value: Any, scale: float = 1.0, digits: int = 6) -> float | None:

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.busy import TIMES
-from bench.report.pareto import front_of_intervals
+from bench.report.pareto import pareto_front
 from bench.report.plots.labels import place_labels
 from bench.report.style import (
     STYLE,
@@ -77,7 +76,7 @@ def pareto_numbers(rows: pd.DataFrame, *, cost: str, scale: float) -> pd.DataFra
 
     Returns:
         Columns label, family, dial, dial_value, cost, cost_low, cost_high, delta_m, delta_m_std, delta_m_low, delta_m_high, n, on_front
-        (by the means, times that are not told apart counted as equal); rows without delta_m or without a positive cost are left out.
+        (by the means); rows without delta_m or without a positive cost are left out.
     """
     exact = cost in rows
     numbers = rows[["label", "family", "dial", "dial_value"]].copy()
@@ -87,10 +86,8 @@ def pareto_numbers(rows: pd.DataFrame, *, cost: str, scale: float) -> pd.DataFra
     numbers["delta_m"], numbers["n"] = rows["delta_m_mean"], rows["delta_m_n"]
     for part in ("std", "low", "high"):
         numbers[f"delta_m_{part}"] = rows[f"delta_m_{part}"]
-    joint = [rows.get(f"{cost}_joint_{end}") for end in ("low", "high")]
-    ends = [numbers["cost"] if end is None else end / scale for end in joint]
     known = (numbers["cost"] > 0) & numbers["delta_m"].notna()
-    numbers["on_front"] = front_of_intervals(*(end.where(known).to_numpy(dtype=float) for end in ends), numbers["delta_m"].to_numpy())
+    numbers["on_front"] = pareto_front(numbers["cost"].where(known), numbers["delta_m"])
     return numbers[known].reset_index(drop=True)
 
 
@@ -150,8 +147,7 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
             axes.remove()
         set_title(figure, title, "Numbers: value of the method's dial")
         numbers, arrows = max(parts.values(), key=len), _draw_intervals(pairs, styles)
-        timed = any(COSTS[key].column in TIMES for key in parts)
-        aids = _reading_aids(numbers, reference_label, None, arrows=arrows, timed=timed)
+        aids = _reading_aids(numbers, reference_label, None, arrows=arrows)
         names = len(styles) > FAMILIES_AT_MOST
         handles = [*([] if names else _family_handles(numbers, styles)), _front_handle(), *aids]
         columns = legend_columns([str(handle.get_label()) for handle in handles], most=3)
@@ -232,10 +228,8 @@ def _front_handle() -> Line2D:
     return Line2D([], [], label="Pareto front", color="0.25", linewidth=1.0, linestyle=(0, (4, 2)))
 
 
-def _reading_aids(
-    numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None, *, arrows: bool, timed: bool = False
-) -> list[Line2D]:
-    """Return the legend entries that explain the signs in use; `timed`: a cost is a time, whose intervals decide on the front."""
+def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None, *, arrows: bool) -> list[Line2D]:
+    """Return the legend entries that explain the signs in use."""
     handles = [Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (1, 2)), label=f"Δm = 0: {reference_label}")]
     if not numbers["on_front"].all():
         handles.append(
@@ -248,7 +242,7 @@ def _reading_aids(
                 linestyle="none",
                 markersize=5,
                 alpha=0.38,
-                label=f"faded: dominated{', or not surely cheaper' if timed else ''}",
+                label="faded: dominated",
             )
         )
     if numbers["delta_m_low"].notna().any():

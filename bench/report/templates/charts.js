@@ -36,13 +36,10 @@ function hoverText(row, number, x, y, chance, timed) {
     (chance === undefined || chance === null || row.n < 2 ? "" : `<br>on the front with probability ${Math.round(100 * chance)} % (seeds${timed ? " and times" : ""} drawn again)`) + `<br>${listed}`;
 }
 
-/**
- * Indices on the front: to stand beside a better row a row must be surely cheaper, beside an equal one not surely dearer.
- * Costs whose intervals [low, high] overlap are not told apart; exact ones are their own ends.
- */
+/** Indices on the front by the means: no other point is as good in both and better in one. */
 function frontOf(points, higher) {
   const sign = higher ? 1 : -1;
-  const beats = (one, other) => (one.y === other.y ? one.high < other.low : sign * (one.y - other.y) > 0 && one.low <= other.high);
+  const beats = (one, other) => one.x <= other.x && sign * (one.y - other.y) >= 0 && (one.x < other.x || one.y !== other.y);
   return new Set(points.map((_, i) => i).filter((i) => !points.some((point) => beats(point, points[i]))));
 }
 
@@ -66,7 +63,7 @@ function drawPareto() {
   const [xAxis, yAxis] = [page.costs[xKey], page.scores[yKey]];
   const points = page.rows.map((row, i) => ({row, number: i + 1, cost: row.costs[xKey], score: row.scores[yKey]}))
     .filter((point) => point.cost[0] !== null && point.score[0] !== null && (!log || point.cost[0] > 0))
-    .map((point) => ({...point, x: point.cost[0], y: point.score[0], low: point.row.joint[xKey]?.[0] ?? point.cost[0], high: point.row.joint[xKey]?.[1] ?? point.cost[0]}));
+    .map((point) => ({...point, x: point.cost[0], y: point.score[0]}));
   const front = frontOf(points, yAxis.higher);
   points.forEach((point, i) => { point.front = front.has(i); });
   const traces = [...new Set(points.map((point) => point.row.family))].map((family) => {
@@ -76,7 +73,7 @@ function drawPareto() {
       type: "scatter", mode: "markers", name: escaped(family), x: own.map((point) => point.x), y: own.map((point) => point.y), ...intervals,
       marker: {color, symbol: page.styles[family].symbol, size: 11, opacity: own.map((point) => (point.front ? 1 : 0.4))},
       customdata: own.map((point) => point.number), hovertemplate: "%{text}<extra></extra>",
-      text: own.map((point) => hoverText(point.row, point.number, {...xAxis, value: point.cost}, {...yAxis, value: point.score}, yKey === "delta_m" ? point.row.front[xKey] : undefined, xKey in point.row.joint)),
+      text: own.map((point) => hoverText(point.row, point.number, {...xAxis, value: point.cost}, {...yAxis, value: point.score}, yKey === "delta_m" ? point.row.front[xKey] : undefined, xKey in point.row.ranges)),
     };
   });
   const onFront = points.filter((point) => point.front).sort((a, b) => a.x - b.x);
