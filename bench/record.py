@@ -106,8 +106,8 @@ def examine(path: Path, expected: Mapping[str, Any] | None = None) -> tuple[dict
         return None, error
     for name, value in (expected or {}).items():
         if record[name] != value and not (name == "config" and "migrated_from" in record):
-            said = "its config is another one" if name == "config" else f"{name} is {record[name]!r}, not {value!r}"
-            return record, RecordError(f"{path}: {said} than that of the trial which it is taken for: it was edited, or is not its record.")
+            said = "config is another one than its trial's" if name == "config" else f"{name} is {record[name]!r}, its trial's is {value!r}"
+            return record, RecordError(f"{path}: {said}: it was edited, or is not the record of this trial.")
     for name in filter(None, (record["per_image"], record.get("panels"))):
         if (problem := flaw_of_arrays(path.parent / name)) is not None:
             return record, RecordError(f"{path.parent / name}: {problem}.")

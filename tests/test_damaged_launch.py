@@ -56,7 +56,7 @@ def test_a_record_of_another_trial_under_the_name_of_a_planned_one_is_named_set_
     assert work_left([TRIAL], tmp_path, accuracy=True, profiles=False, **rules) == ([TRIAL], [])
     assert not path.exists()
     assert (tmp_path / "records" / "set_aside" / path.name).exists()
-    assert "it was edited, or is not its record" in " ".join(capsys.readouterr().err.split())
+    assert "it was edited, or is not the record of this trial" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_damaged_former_plan_is_no_obstacle_and_comes_back_as_it_was(tmp_path: Path):
@@ -111,7 +111,8 @@ def test_a_plan_counts_a_damaged_record_as_missing_and_names_it(tmp_path: Path):
 def test_records_of_an_older_schema_are_counted_in_one_line(tmp_path: Path, capsys):
     trials = [dataclasses.replace(TRIAL, seed=seed) for seed in range(5)]
     for trial in trials:
-        path = write_record(tmp_path / "records", made_record(run_id=trial.run_id, values={"semseg": 1.0}))
+        own = {"values": {task: 1.0 for task in trial.tasks}, "cell_id": trial.cell_id, "seed": trial.seed}
+        path = write_record(tmp_path / "records", made_record(run_id=trial.run_id, **own))
         older = json.loads(path.read_text())
         path.write_text(json.dumps({key: older[key] for key in older if key not in LATER[1]} | {"schema_version": 1}))
     rules = {"rerun": frozenset(), "console": Console(stderr=True)}

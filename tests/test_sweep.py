@@ -29,7 +29,7 @@ from bench.sweep.serial import run_serial
 from bench.training.checkpoint import FitState
 from bench.trial import Launch
 
-pytestmark = pytest.mark.usefixtures("forked_nurseries")
+pytestmark = pytest.mark.usefixtures("forked_nurseries", "quick_figures")
 
 REPOSITORY = Path(__file__).parent.parent
 RUN_IDS = [trial.run_id for trial in load("smoke").trials]
