@@ -133,7 +133,7 @@ def _download_names(contents: Mapping[str, str | bytes]) -> list[str]:
     """List what can be downloaded: the table, figures as PDF, other tables, the figures' numbers; the figures' PNG are on the page."""
     kinds = [
         [name for name in contents if name.startswith("table")],
-        sorted(name for name in contents if name.endswith(".pdf")),
+        [name for name in contents if name.endswith(".pdf")],
         [name for name in contents if name.endswith((".tex", ".md"))],
         sorted(name for name in contents if name.endswith(".csv")),
     ]
