@@ -81,7 +81,7 @@ class Tracking:
     def _log(self, values: Mapping[str, float], epoch: int) -> None:
         while self.waiting:  # only now it is known whether the trial starts or goes on
             name = self.waiting.pop(0)
-            os.environ.update({key: value for key, value in DEFAULTS.items() if key not in os.environ})
+            os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
             try:
                 self.running[name] = OPEN[name](self.suite, self.run_id, self.suite_dir, self.config, epoch)
             except Exception as error:  # a defect of a tracker is none of the trial
@@ -198,7 +198,7 @@ class WandB:
         self.run.finish(exit_code=0 if status == "ok" else 1)
 
 
-DEFAULTS = {
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "WANDB_ERROR_REPORTING": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

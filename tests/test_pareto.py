@@ -10,24 +10,13 @@ from scipy import stats as scipy_stats
 from bench.report.evidence import evidence_files
 from bench.report.footnotes import footnotes
 from bench.report.intervals import mean_interval
-from bench.report.pareto import (
-    AXES,
-    Costs,
-    front_frame,
-    front_probability,
-    front_summary,
-    hypervolume,
-    hypervolume_interval,
-    joint_ends,
-    knee,
-    redraw,
-    redraw_costs,
-)
+from bench.report.pareto import AXES, front_frame, front_probability, front_summary, hypervolume, hypervolume_interval, knee
 from bench.report.plots.pareto import pareto_numbers
 from bench.report.seeds import scored_seed_frame
 from bench.report.stats import row_frame
 from bench.report.tables import main_table
 from bench.report.times import TimeError
+from bench.report.uncertainty import Costs, joint_ends, redraw, redraw_costs
 
 
 def exact(*costs: float) -> Costs:

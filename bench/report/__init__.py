@@ -144,11 +144,11 @@ def _first_line(reason: str | None) -> str:
 
 
 def is_reported(suite_dir: Path) -> bool:
-    """Whether there is a report that was written after every record."""
+    """Whether there is a report that was written after every record and profile."""
     if not all((suite_dir / name).exists() for name in ("summary.md", "table.csv", PAGE)):
         return False
     written = (suite_dir / "summary.md").stat().st_mtime
-    made_from = [*(suite_dir / "records").glob("*.json"), *suite_dir.glob("tuning.json")]
+    made_from = [*(suite_dir / "records").glob("*.json"), *(suite_dir / "profiles").glob("*.json"), *suite_dir.glob("tuning.json")]
     return all(path.stat().st_mtime <= written for path in made_from)
 
 

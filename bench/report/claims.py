@@ -14,9 +14,10 @@ import pandas as pd
 
 from bench.record import RecordError
 from bench.report.paired import Pairs
-from bench.report.pareto import AXES, pareto_front, seed_costs, seed_values, separable_ends
+from bench.report.pareto import AXES, pareto_front
 from bench.report.seeds import EXACT_COSTS, reference_means, reference_position, scored_seed_frame, zero_references
 from bench.report.stats import column_pairs
+from bench.report.uncertainty import seed_costs, seed_values, separable_ends
 
 CLAIMS = Path(__file__).parents[2] / "results" / "claims.toml"
 HOLDS, FAILS, OPEN, NOT_RUN = "holds", "does not hold", "cannot be separated", "not run"

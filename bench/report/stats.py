@@ -20,7 +20,7 @@ from bench.report.paired import (
     tied_with_best,
     typical_detectable,
 )
-from bench.report.pareto import joint_ends, pareto_front, seed_costs
+from bench.report.pareto import pareto_front
 from bench.report.profiles import PROFILED
 from bench.report.seeds import (
     EXACT_COSTS,
@@ -35,6 +35,7 @@ from bench.report.seeds import (
     seed_frame,
     seed_matrix,
 )
+from bench.report.uncertainty import joint_ends, seed_costs
 from bench.schema import RANGES
 from bench.tasks import TASKS
 

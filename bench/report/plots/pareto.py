@@ -145,7 +145,8 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
             pairs.append((axes, numbers))
         for axes in list(grid)[len(parts) :]:
             axes.remove()
-        set_title(figure, title, "Numbers: value of the method's dial")
+        dials = any(numbers["dial_value"].notna().any() for numbers in parts.values())
+        set_title(figure, title, *(["Numbers: value of the method's dial"] if dials else []))
         numbers, arrows = max(parts.values(), key=len), _draw_intervals(pairs, styles)
         aids = _reading_aids(numbers, reference_label, None, arrows=arrows)
         names = len(styles) > FAMILIES_AT_MOST
