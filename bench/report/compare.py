@@ -115,7 +115,7 @@ def _no_value(sides: list[dict], label: str) -> str:
 
 
 def what_was_tested(lines: pd.DataFrame) -> str | None:
-    """Say where a comparison could test nothing, or images alone; None where seeds were tested.
+    """Say where a comparison could test nothing, or images alone; None where seeds were tested, or nothing differs.
 
     Args:
         lines: As `compare_results` returns it.
@@ -123,7 +123,7 @@ def what_was_tested(lines: pd.DataFrame) -> str | None:
     tests = lines[~lines["quantity"].isin(EXACT_COSTS) & lines["n"].gt(0)]
     if tests.empty:
         return "Nothing could be tested: no row has a seed with a result in both."
-    if tests["n"].max() > 1:
+    if tests["n"].max() > 1 or tests["verdict"].eq("identical").all():
         return None
     if tests.loc[tests["verdict"] != "identical", "p"].notna().any():
         return "One seed in common: only validation images were resampled, and what another seed would change is not covered."
