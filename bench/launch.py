@@ -24,7 +24,7 @@ from bench.memory import machine_memory
 from bench.model.backbone import WeightsError, build_backbone
 from bench.plan import Reader, damaged_profiles, missing, missing_profiles, write_plan
 from bench.prepare import prepare_trials
-from bench.profile import profile_id
+from bench.profile import Session, sessions_of
 from bench.record import RecordError, examine, read_plan, write_atomically
 from bench.storage import refuse
 from bench.suites import Suite
@@ -93,7 +93,8 @@ def launch_suite(
     prepare_data(chosen, suite_dir.parent, data_root, console)
     with only_launch(suite_dir, console.print) as launch_id:
         to_do, to_profile = work_left(chosen, suite_dir, accuracy=accuracy, profiles=profiles, rerun=rerun, console=console)
-        prepare_weights(to_do or to_profile, weights_file)
+        present = to_do or list(dict.fromkeys(session.trial for session in to_profile))
+        prepare_weights(present, weights_file)
         launch = new_launch(
             suite,
             suite_dir,
@@ -107,17 +108,17 @@ def launch_suite(
             executor=executor,
             command=command,
         )
-        prepare_trials(to_do or to_profile, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
+        prepare_trials(present, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
         console.print(f"{suite.name}: {counted(chosen, to_do, to_profile)}", highlight=False)
         with new_plan(suite, suite_dir, command if accuracy else training_command(suite_dir, command), to_do):
             if to_do or to_profile:
                 place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
-    wanted = [trial.run_id for trial in chosen] if accuracy else {profile_id(trial) for trial in chosen}
+    wanted = [trial.run_id for trial in chosen] if accuracy else [session.run_id for session in sessions_of(chosen)]
     return summarize(wanted, suite_dir / ("records" if accuracy else "profiles"), verbose=verbose)
 
 
-def counted(chosen: list[TrialConfig], to_do: list[TrialConfig], to_profile: list[TrialConfig]) -> str:
+def counted(chosen: list[TrialConfig], to_do: list[TrialConfig], to_profile: list[Session]) -> str:
     """Say how much is there and how much is left."""
     there = len(chosen) - len(to_do)
     return f"{len(chosen)} trials, {there} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
@@ -125,8 +126,8 @@ def counted(chosen: list[TrialConfig], to_do: list[TrialConfig], to_profile: lis
 
 def work_left(
     chosen: list[TrialConfig], suite_dir: Path, *, accuracy: bool, profiles: bool, rerun: frozenset[str], console: Console
-) -> tuple[list[TrialConfig], list[TrialConfig]]:
-    """Return the trials to run and those to profile: what has no record, and of the others what is damaged and what `rerun` names.
+) -> tuple[list[TrialConfig], list[Session]]:
+    """Return the trials to run and profiles to measure: what has no record, and of the others what is damaged and what `rerun` names.
 
     Damage is set aside where the launch makes it good; a record that this launch does not make again is named only.
     """
@@ -140,7 +141,7 @@ def work_left(
     with Reader(say, move=True) as reader:
         again = damaged_profiles(chosen, suite_dir, reader)
         lacking = missing_profiles(to_do if accuracy else chosen, suite_dir, reader, **rules)
-    return to_do, list({profile_id(trial): trial for trial in (*again, *lacking)}.values())
+    return to_do, sorted(dict.fromkeys((*again, *lacking)), key=lambda session: session.number)
 
 
 def new_launch(

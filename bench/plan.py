@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,7 @@ from bench.busy import busy_times
 from bench.config import TrialConfig, steps_per_epoch
 from bench.migration import migration_notes
 from bench.plain import digest
-from bench.profile import profile_id
+from bench.profile import Session, profile_id, sessions_of
 from bench.record import SCHEMA_VERSION, RecordError, examine, read_record, read_trusted, write_atomically
 from bench.suites import Row, Suite
 from bench.trial import method_block
@@ -113,25 +113,37 @@ def missing(
         suite_dir: Directory of the suite's results.
         reader: Reads the records.
         rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`),
-            and "busy" (profiles whose single measurements lie far apart, see `bench.busy`).
+            and "busy" (profiles whose single measurements lie far apart, see `bench.busy`, which says nothing of trials).
         code_id: The present code.
     """
-    return [trial for trial in trials if to_do(suite_dir / "records" / f"{trial.run_id}.json", rerun, code_id, reader, trial)]
+    return [trial for trial in trials if again(reader.read(suite_dir / "records" / f"{trial.run_id}.json", trial), rerun, code_id)]
 
 
-def missing_profiles(
-    trials: list[TrialConfig], suite_dir: Path, reader: Reader, *, rerun: frozenset[str], code_id: str
-) -> list[TrialConfig]:
-    """Return one trial for every profile that these trials lack; arguments as of `missing`."""
-    first = {profile_id(trial): trial for trial in sorted(trials, key=lambda trial: -trial.seed)}
-    wanted = {run_id: first[run_id] for run_id in dict.fromkeys(map(profile_id, trials))}
-    return [trial for run_id, trial in wanted.items() if to_do(suite_dir / "profiles" / f"{run_id}.json", rerun, code_id, reader)]
+def missing_profiles(trials: list[TrialConfig], suite_dir: Path, reader: Reader, *, rerun: frozenset[str], code_id: str) -> list[Session]:
+    """Return the sessions of profiles that these trials lack, in their order; arguments as of `missing`.
+
+    Where one session was measured on a busy device, or sessions lie as far apart, "busy" names all of the row.
+    """
+    found: dict[str, list[dict[str, Any] | None]] = {}
+    for session in sessions_of(trials):
+        found.setdefault(profile_id(session.trial), []).append(reader.read(profile_file(suite_dir, session)))
+    costs = {name: [record["cost"] for record in records if record and record["status"] == "ok"] for name, records in found.items()}
+    busy = {name for name, own in costs.items() if "busy" in rerun and busy_times(own)}
+    return [
+        session
+        for session in sessions_of(trials)
+        if profile_id(session.trial) in busy or again(found[profile_id(session.trial)][session.number - 1], rerun, code_id)
+    ]
 
 
-def damaged_profiles(trials: list[TrialConfig], suite_dir: Path, reader: Reader) -> list[TrialConfig]:
-    """Return one trial for every damaged profile of these trials, which the reader moves away, whoever is to use it."""
-    places = {suite_dir / "profiles" / f"{profile_id(trial)}.json": trial for trial in sorted(trials, key=lambda trial: -trial.seed)}
-    return [trial for path, trial in places.items() if path.exists() and reader.read(path) is None]
+def damaged_profiles(trials: list[TrialConfig], suite_dir: Path, reader: Reader) -> list[Session]:
+    """Return the sessions of these trials' profiles whose record is damaged, which the reader moves away, whoever is to use it."""
+    return [session for session in sessions_of(trials) if (path := profile_file(suite_dir, session)).exists() and reader.read(path) is None]
+
+
+def profile_file(suite_dir: Path, session: Session) -> Path:
+    """Return where the record of a session lies."""
+    return suite_dir / "profiles" / f"{session.run_id}.json"
 
 
 def expectation(trial: TrialConfig) -> dict[str, Any]:
@@ -139,13 +151,11 @@ def expectation(trial: TrialConfig) -> dict[str, Any]:
     return {"cell_id": trial.cell_id, "seed": trial.seed, "tasks": list(trial.tasks), "config": trial.to_dict()}
 
 
-def to_do(path: Path, rerun: frozenset[str], code_id: str | None, reader: Reader, trial: TrialConfig | None = None) -> bool:
-    """Whether a record is missing, is not of the trial, or is to be made again; arguments as of `missing`."""
-    record = reader.read(path, trial)
+def again(record: Mapping[str, Any] | None, rerun: frozenset[str], code_id: str | None) -> bool:
+    """Whether a record is missing, or is to be made again; arguments as of `missing`."""
     if record is None:
         return True
-    busy = "busy" in rerun and record.get("kind") == "profile" and bool(busy_times(record["cost"]))
-    return busy or ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
+    return ("failed" in rerun and record["status"] != "ok") or ("stale" in rerun and record["code_id"] != code_id)
 
 
 def profiled_seconds(trials: list[TrialConfig], suite_dir: Path) -> dict[str, float]:

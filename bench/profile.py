@@ -1,7 +1,11 @@
 """A profile: what a row costs, measured while nothing else runs on the device; a few steps, no training to the end.
 
 Accuracy trials may share a GPU or the cores of a machine, so that their times and the allocator's peaks depend on their neighbours. Time
-and memory of a table row come from its profiles instead: one record of kind "profile" for every set of tasks that the row trains together.
+and memory of a table row come from its profiles instead, records of kind "profile", for every set of tasks that the row trains together.
+
+A process that measures a row finds memory, caches and clocks as they happen to be, and all of its single measurements share that. So each
+row is measured in `SESSIONS` processes, all rows once before any of them again: how far a row's sessions lie apart says how well its times
+can be known (Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013).
 """
 
 import dataclasses
@@ -25,18 +29,46 @@ from bench.training.optim import build_optimizer
 from bench.trial import Launch, describe, local_weights, prepare_device, probe_memory
 
 STEPS, WARMUP_STEPS = 10, 3
+SESSIONS = 3
 
 
-def profile_id(config: TrialConfig) -> str:
+def profile_id(config: TrialConfig, session: int = 1) -> str:
     """Return the stable name of a trial's profile: the trials of a row that train the same tasks share it, whatever their seed."""
     stem = dataclasses.replace(config, seed=0).run_id.rpartition("-s0-")[0]
-    return f"profile-{stem}-{digest({name: value for name, value in config.to_dict().items() if name != 'seed'}, 8)}"
+    name = f"profile-{stem}-{digest({name: value for name, value in config.to_dict().items() if name != 'seed'}, 8)}"
+    return name if session == 1 else f"{name}-session{session}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One measurement of a trial's costs: the trial, and which time it is, from 1 to `SESSIONS`."""
+
+    trial: TrialConfig
+    number: int
+
+    @property
+    def run_id(self) -> str:
+        """Of its record."""
+        return profile_id(self.trial, self.number)
+
+
+def sessions_of(trials: Sequence[TrialConfig]) -> list[Session]:
+    """Return the sessions that measure these trials, all rows once before any of them again; the lowest seed of a row stands for all."""
+    first = {profile_id(trial): trial for trial in sorted(trials, key=lambda trial: -trial.seed)}
+    in_order = [first[name] for name in dict.fromkeys(map(profile_id, trials))]
+    return [Session(trial, number) for number in range(1, SESSIONS + 1) for trial in in_order]
 
 
 def run_profile(
-    config: TrialConfig, launch: Launch, *, started: float, attempt: int = 1, earlier: Sequence[Mapping[str, Any]] = ()
+    config: TrialConfig, launch: Launch, *, session: int, started: float, attempt: int = 1, earlier: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Measure a trial's costs and write them as a record of kind "profile" to `profiles/`; arguments as of `bench.trial.run_trial`.
+    """Measure a trial's costs and write them as a record of kind "profile" to `profiles/`.
+
+    Args:
+        config: The trial.
+        launch: Where it runs.
+        session: Which time it is, from 1 to `SESSIONS`.
+        started, attempt, earlier: As of `bench.trial.run_trial`.
 
     Returns:
         The record.
@@ -45,9 +77,9 @@ def run_profile(
         StorageError: The disk of the results does not take it.
     """
     timing = {"trial_start": iso(started), "imports_done": iso(time.time())}
-    run_id = profile_id(config)
+    run_id = profile_id(config, session)
     return conclude(
-        describe(config, launch, attempt) | {"kind": "profile", "run_id": run_id, "timing": timing},
+        describe(config, launch, attempt) | {"kind": "profile", "run_id": run_id, "session": session, "timing": timing},
         lambda: (profile(config, launch, timing), None),
         started=started,
         directory=launch.suite_dir / "profiles",

@@ -96,6 +96,7 @@ _OPTIONAL_FIELDS = {
     "launch.id": _TEXT + _NONE,
     "launch.slot": _TEXT + _NONE,
     "panels": _TEXT + _NONE,
+    "session": _INTEGER,
     "timing.trial_start": _TEXT + _NONE,
     "timing.end": _TEXT + _NONE,
     **{f"timing.{name}_seconds": _NUMBER + _NONE for name in ("train", "evaluate", "attempt", "total")},

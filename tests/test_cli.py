@@ -268,8 +268,10 @@ def test_a_profile_is_measured_alone_and_quietly(cli, tmp_path: Path):
     arguments = ("--executor", "serial", "--only", "Decoders only", "-q")
     code, out, err = cli("profile", "smoke", "--results", str(tmp_path), *arguments)
     assert (code, out) == (0, ""), err
-    (profile,) = (tmp_path / "smoke" / "profiles").glob("*.json")
-    assert json.loads(profile.read_text())["status"] == "ok"
+    profiles = [json.loads(path.read_text()) for path in (tmp_path / "smoke" / "profiles").glob("*.json")]
+    assert sorted((profile["session"], profile["status"]) for profile in profiles) == [(1, "ok"), (2, "ok"), (3, "ok")]
+    counts = [[profile["params"], *(profile["cost"][name] for name in ("flops_per_image", "step_memory_bytes"))] for profile in profiles]
+    assert counts[0] == counts[1] == counts[2]
     assert not list((tmp_path / "smoke").glob("records/*.json"))
 
 

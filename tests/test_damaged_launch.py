@@ -14,7 +14,7 @@ from bench.estimate import plan_rows
 from bench.launch import clear_leftovers, new_plan, render_data, summarize, work_left
 from bench.migration import LATER
 from bench.plan import profiled_seconds
-from bench.profile import profile_id
+from bench.profile import Session, profile_id
 from bench.record import read_plan, write_record
 from bench.storage import StorageError
 from bench.suites import Suite, load
@@ -39,7 +39,7 @@ def test_a_truncated_profile_of_a_finished_row_is_named_set_aside_and_measured_a
     rules = {"rerun": frozenset(), "console": Console(stderr=True)}
     assert work_left([TRIAL], tmp_path, accuracy=True, profiles=False, **rules) == ([], [])
     assert profile.exists()
-    assert work_left([TRIAL], tmp_path, accuracy=True, profiles=True, **rules) == ([], [TRIAL])
+    assert work_left([TRIAL], tmp_path, accuracy=True, profiles=True, **rules) == ([], [Session(TRIAL, 1)])
     assert not profile.exists()
     assert [path.name for path in (tmp_path / "profiles" / "set_aside").iterdir()] == [profile.name]
     assert "cut short" in capsys.readouterr().err
@@ -91,7 +91,7 @@ def damaged_record(suite_dir: Path) -> Path:
 def test_profiles_are_measured_beside_a_damaged_record_which_is_named_and_stays(tmp_path: Path, capsys):
     record = damaged_record(tmp_path)
     left = work_left([TRIAL], tmp_path, accuracy=False, profiles=True, rerun=frozenset(), console=Console(stderr=True))
-    assert left == ([], [TRIAL])
+    assert left == ([], [Session(TRIAL, 1), Session(TRIAL, 2), Session(TRIAL, 3)])
     clear_leftovers([TRIAL], tmp_path)
     assert (record.exists(), (tmp_path / "checkpoints" / f"{TRIAL.run_id}.pt").exists()) == (True, True)  # `run` goes on from there
     assert summarize([TRIAL.run_id], record.parent, verbose=False).ok == 0

@@ -233,23 +233,35 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
         "GFLOPs and inference: forward pass of one image; merged: with low-rank updates folded into the frozen weights where that is "
         "possible. Step: median wall-clock time of a training step."
     )
-    notes += _time_notes(rows)
+    notes += _time_notes(rows, usable)
     if uncovered:
         notes.append(f"FLOPs leave out: {', '.join(uncovered)}.")
     return notes
 
 
-def _time_notes(rows: pd.DataFrame) -> list[str]:
+def _time_notes(rows: pd.DataFrame, usable: Sequence[Mapping]) -> list[str]:
     """Say what the intervals of times are, and when times are told apart."""
     shown = [name for name in TIMED if rows[f"{name}_mean"].notna().any()]
     if not any(rows[f"{name}_low"].notna().any() for name in shown):
         return ["Times have no interval: they were measured too few times for one."] if shown else []
+    counts = {len(time["sessions"]) if "sessions" in time else 1 for record in usable if (time := record["cost"][shown[0]])}
+    order_statistics = "that of the median of its single runs by order statistics (95 %, binomial), its ends read off their recorded 5 and "
+    order_statistics += "95 % quantiles along normal scores"
+    if max(counts) > 1:
+        said = f"Times: measured in {' or '.join(map(str, sorted(counts)))} sessions (processes that have the device for themselves), all "
+        said += (
+            "rows once before any of them again. A time is the geometric mean of its sessions' medians; its 95 % interval is Student's t "
+        )
+        said += "of their logarithms, with variances moderated over the rows (Smyth 2004), or, where that is wider, "
+        said += f"{order_statistics}. It says what another session on this device would find, not another device."
+    else:
+        said = (
+            f"Times: where one measurement serves all seeds of a row (a profile, or one seed), the interval is {order_statistics}; it says "
+        )
+        said += "how well this session measured, not what another session or device would."
     return [
-        "Times: where one measurement serves all seeds of a row (a profile, or one seed), the interval is that of the median of its single "
-        "runs by order statistics (95 %, binomial), its ends read off their recorded 5 and 95 % quantiles along normal scores; it says how "
-        "well this session measured, not what another session or device would. Two times are told apart where 95 % intervals for all "
-        "rows at once (Bonferroni) do not overlap; bold: all that are not told apart from the lowest; Pareto fronts go by the means, and "
-        "`fronts.md` says how sure they are."
+        f"{said} Two times are told apart where 95 % intervals for all rows at once (Bonferroni) do not overlap; bold: all that are not "
+        "told apart from the lowest; Pareto fronts go by the means, and `fronts.md` says how sure they are."
     ]
 
 

@@ -12,6 +12,8 @@
 `scipy.special` alone is used: `scipy.stats` would import torch where it is installed.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma, stdtr, stdtrit
 
@@ -233,6 +235,20 @@ def moderated(variance: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.ndar
     variance, df = variance.copy(), df.copy()
     variance[known], df[known] = shrunk, np.minimum(total, own_df.sum())
     return variance, df
+
+
+def moderated_means(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows' (R,) means, their moderated standard errors and degrees of freedom, borrowed by rows of one value."""
+    n = np.array([len(own) for own in values])
+    means = np.array([np.mean(own) if len(own) else np.nan for own in values])
+    variance = np.array([np.var(own, ddof=1) if len(own) > 1 else np.nan for own in values])
+    variance, df = moderated(variance, np.maximum(n - 1.0, 0.0))
+    several = n > 1
+    if several.any():
+        variance, df = np.where(several, variance, variance[several].mean()), np.where(several, df, df[several].min())
+    else:
+        variance, df = np.zeros(len(n)), np.ones(len(n))
+    return means, np.sqrt(variance / np.maximum(n, 1)), df
 
 
 def _trigamma_inverse(target: float) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.report.intervals import LEVEL, t_quantile
+from bench.report.intervals import LEVEL, moderated_means, t_quantile
 from bench.report.seeds import reference_position, seed_matrix
-from bench.report.uncertainty import Costs, joint_ends, log_errors, moderated_means, redraw, redraw_costs, seed_costs, seed_values
+from bench.report.uncertainty import Costs, joint_ends, log_errors, redraw, redraw_costs, seed_costs, seed_values
 
 DRAWS = 2000
 BOOTSTRAP_SEED = 0

@@ -1,10 +1,13 @@
-"""What the measurement of a time leaves open: an interval of its median, from the quantiles and the count that records keep.
+"""What the measurement of a time leaves open, within one session on the device and from session to session.
 
-Records hold the 5, 50 and 95 % quantile of n single measurements, not these themselves. The interval is that of order statistics: from the
-k-th smallest to the k-th largest measurement, k the largest rank that keeps 95 % for every distribution (binomial). Where these two lie is
-read off the recorded 5 and 95 % quantiles, on the logarithm, along normal scores (Blom 1958): as a share of half their distance, to
-both sides of the median alike. (Sides taken each for itself miss their level where one tail is long, by simulation.) Measurements count as
-independent of each other; what changes from one session on the device to the next is not in it.
+Of one session, records hold the 5, 50 and 95 % quantile of n single measurements, not these themselves. The interval is that of order
+statistics: from the k-th smallest to the k-th largest measurement, k the largest rank that keeps 95 % for every distribution (binomial).
+Where these two lie is read off the recorded 5 and 95 % quantiles, on the logarithm, along normal scores (Blom 1958): as a share of half
+their distance, to both sides of the median alike. (Sides taken each for itself miss their level where one tail is long, by simulation.)
+Measurements count as independent of each other; what changes from one session to the next is not in it.
+
+Of several sessions, the time is the geometric mean of their medians, and its error is how far they lie apart (`bench.report.profiles`), or
+what the single measurements leave open, whichever gives the wider interval.
 
 Times are told apart where simultaneous intervals (Bonferroni over the rows) do not overlap: then all orders so claimed hold with 95 %.
 """
@@ -44,14 +47,32 @@ class TimeError:
 
 
 def time_error(measured: Mapping) -> TimeError | None:
-    """Return what a measured median leaves open, so that its 95 % interval is that of order statistics, see the module.
+    """Return what a measured time leaves open, see the module.
+
+    Args:
+        measured: As records hold it, or of several sessions as `bench.report.profiles.joined` returns it.
+
+    Returns:
+        The error; None of fewer single measurements than `FEWEST_MEASUREMENTS`, or where a time is not positive.
+    """
+    if "sessions" not in measured:
+        return _session_error(measured)
+    error = measured["session_log_error"]
+    between = TimeError(log=error, df=measured["session_df"]) if error > 0 else None
+    own = [_session_error(session) for session in measured["sessions"]]
+    within = None if None in own else error_of_sum([1.0] * len(own), own)  # of the mean of the logarithms
+    known = [found for found in (between, within) if found is not None]
+    return max(known, key=lambda found: found.log * float(t_quantile(found.df)), default=None)
+
+
+def _session_error(measured: Mapping) -> TimeError | None:
+    """Return what the median of one session leaves open, so that its 95 % interval is that of order statistics.
 
     Args:
         measured: `p05` and `p95` (seconds) and `n`, as records hold them.
 
     Returns:
-        The error, with n - 1 degrees of freedom for other levels than 95 %; None of fewer than `FEWEST_MEASUREMENTS`, or where a time is
-        not positive.
+        The error, with n - 1 degrees of freedom for other levels than 95 %.
     """
     low, high, n = (measured.get(name) for name in ("p05", "p95", "n"))
     if None in (low, high, n) or n < FEWEST_MEASUREMENTS or low <= 0:

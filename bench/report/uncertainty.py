@@ -7,27 +7,13 @@ import numpy as np
 import pandas as pd
 
 from bench.busy import TIMES
-from bench.report.intervals import LEVEL, moderated, t_quantile
+from bench.report.intervals import LEVEL, moderated_means, t_quantile
 from bench.report.profiles import PROFILED
 from bench.report.seeds import EXACT_COSTS
 from bench.report.times import TimeError
 
 FARTHEST = np.log(1000)
 """A drawn cost lies within this factor of the mean (as a logarithm): the tails of t with one degree of freedom would overflow."""
-
-
-def moderated_means(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows' (R,) means, their moderated standard errors and degrees of freedom, borrowed by rows of one value."""
-    n = np.array([len(own) for own in values])
-    means = np.array([np.mean(own) if len(own) else np.nan for own in values])
-    variance = np.array([np.var(own, ddof=1) if len(own) > 1 else np.nan for own in values])
-    variance, df = moderated(variance, np.maximum(n - 1.0, 0.0))
-    several = n > 1
-    if several.any():
-        variance, df = np.where(several, variance, variance[several].mean()), np.where(several, df, df[several].min())
-    else:
-        variance, df = np.zeros(len(n)), np.ones(len(n))
-    return means, np.sqrt(variance / np.maximum(n, 1)), df
 
 
 def redraw(values: Sequence[np.ndarray], generator: np.random.Generator, draws: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 from bench.config import TrialConfig
 from bench.heartbeat import listen
 from bench.outcome import iso, total_seconds
-from bench.profile import profile_id, run_profile
+from bench.profile import run_profile
 from bench.progress import epoch_text
 from bench.record import write_record
 from bench.storage import tail
@@ -40,7 +40,7 @@ def profile(job: dict[str, Any], report: Report) -> None:
     """Measure a row's costs."""
     listen(lambda: report({"alive": True}))
     config, launch = TrialConfig.from_dict(job["config"]), launch_of(job["launch"])
-    run_profile(config, launch, started=job["started"], attempt=job["attempt"], earlier=job["earlier_attempts"])
+    run_profile(config, launch, session=job["session"], started=job["started"], attempt=job["attempt"], earlier=job["earlier_attempts"])
 
 
 def bury(job: dict[str, Any], report: Report) -> None:
@@ -49,7 +49,7 @@ def bury(job: dict[str, Any], report: Report) -> None:
     *earlier, last = job["earlier_attempts"] or [{"start": iso(job["started"]), "seconds": 0.0}]
     timing = {"trial_start": last["start"], "end": iso(job["started"])} | total_seconds(earlier, last["seconds"])
     ends = {"status": job["status"], "reason": job["reason"], "timing": timing}
-    names = {"kind": job["kind"], "run_id": profile_id(config) if job["kind"] == "profile" else config.run_id}
+    names = {"kind": job["kind"], "run_id": job["run_id"]}
     log = launch.suite_dir / "logs" / f"{job['run_id']}.log"
     record = describe(config, launch, job["attempt"]) | names | ends | {"log_tail": tail(log)}
     write_record(Path(job["record"]).parent, record, None)

@@ -1,4 +1,4 @@
-"""What is to run, as plain JSON types that travel to supervisors and children: one job a trial or profile."""
+"""What is to run, as plain JSON types that travel to supervisors and children: one job a trial or session of a profile."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -37,19 +37,19 @@ def make_job(
     launch: "Launch",
     limits: Limits,
     *,
-    kind: str = "accuracy",
+    session: int | None = None,
     gpus: float = 0,
     cpus: int | None = None,
     redo: bool = False,
     entry: str | None = None,
 ) -> dict[str, Any]:
-    """Return the job of a trial, or of its profile.
+    """Return the job of a trial, or of a session that measures its profile.
 
     Args:
         trial: Its configuration.
         launch: Where and how it runs.
         limits: What bounds it.
-        kind: "accuracy" or "profile".
+        session: Number of the session; None is the trial itself.
         gpus: Its share of GPUs; 0 hides them all.
         cpus: CPUs set aside for it; None means its threads and its loader processes.
         redo: Whether a record of another launch is to be made again.
@@ -57,11 +57,13 @@ def make_job(
     """
     from bench.profile import profile_id
 
-    run_id = profile_id(trial) if kind == "profile" else trial.run_id
-    folder = "profiles" if kind == "profile" else "records"
+    kind, folder, run_id = "accuracy", "records", trial.run_id
+    if session is not None:
+        kind, folder, run_id = "profile", "profiles", profile_id(trial, session)
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(launch).items()}
     return {
         "kind": kind,
+        "session": session,
         "run_id": run_id,
         "entry": entry or ENTRIES[kind],
         "config": trial.to_dict(),

@@ -11,6 +11,7 @@ from bench.sweep.serial import run_serial
 
 if TYPE_CHECKING:
     from bench.config import TrialConfig
+    from bench.profile import Session
     from bench.suites import Suite
     from bench.trial import Launch
 
@@ -37,10 +38,10 @@ class Slots:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a launch runs: trials to profile, trials to train, and whether records of older launches are made again."""
+    """What a launch runs: sessions of profiles, trials to train, and whether records of older launches are made again."""
 
     suite: "Suite"
-    profiles: "list[TrialConfig]"
+    profiles: "list[Session]"
     trials: "list[TrialConfig]"
     redo: bool
 
@@ -63,7 +64,7 @@ def place(plan: Plan, launch: "Launch", slots: Slots, limits: Limits, *, quiet: 
         return profiled_seconds(plan.trials if run_id is None else sharing.get(run_id, []), launch.suite_dir)
 
     labels = {trial.run_id: row.label for row in plan.suite.rows for trial in row.trials}
-    shown = {profile_id(trial): (PROFILES, 0) for trial in plan.profiles}
+    shown = {session.run_id: (PROFILES, 0) for session in plan.profiles}
     shown |= {trial.run_id: (labels[trial.run_id], trial.recipe.epochs) for trial in plan.trials}
     with Board(shown, quiet=quiet, expected=expected) as board, Interrupt(board.say) as interrupt:
         if launch.executor == "serial":
@@ -80,7 +81,7 @@ def place_here(plan: Plan, launch: "Launch", limits: Limits, board: Board, inter
 
     gpus, launch = float(torch.cuda.is_available()), replace(launch, node_copies=False)
     common = {"gpus": gpus, "redo": plan.redo}
-    run_serial([make_job(trial, launch, limits, kind="profile", **common) for trial in plan.profiles], board, interrupt)
+    run_serial([make_job(own.trial, launch, limits, session=own.number, **common) for own in plan.profiles], board, interrupt)
     run_serial(ordered([make_job(trial, launch, limits, **common) for trial in plan.trials], plan, launch), board, interrupt)
 
 
@@ -102,7 +103,8 @@ def place_on_ray(plan: Plan, launch: "Launch", slots: Slots, limits: Limits, boa
         alone = 1.0 if has_gpus and gpus else 0.0
         own_cpus = cluster.whole_node_cpus() if not alone else None  # without a GPU a profile has a node for itself
         exclusive = replace(launch, gpus_per_trial=alone)
-        jobs = [make_job(trial, exclusive, limits, kind="profile", gpus=alone, cpus=own_cpus, redo=plan.redo) for trial in plan.profiles]
+        share = {"gpus": alone, "cpus": own_cpus, "redo": plan.redo}
+        jobs = [make_job(own.trial, exclusive, limits, session=own.number, **share) for own in plan.profiles]
         trials = [trial_job(trial, launch, limits, gpus, slots.cpus, plan.redo) for trial in plan.trials]
         on_ray.require_fitting(jobs + trials, cluster)
         on_ray.run_ray(jobs, cluster, board, interrupt, launch.suite_dir)
