@@ -113,7 +113,7 @@ def missing(
         suite_dir: Directory of the suite's results.
         reader: Reads the records.
         rerun: Any of "failed" (records with another status than ok) and "stale" (records made by other code than `code_id`),
-            and "busy" (profiles whose single measurements lie far apart, see `bench.busy`, which says nothing of trials).
+            and "busy", which names profiles alone, see `missing_profiles`.
         code_id: The present code.
     """
     return [trial for trial in trials if again(reader.read(suite_dir / "records" / f"{trial.run_id}.json", trial), rerun, code_id)]

@@ -92,7 +92,7 @@ def test_captions_say_interval_level_and_n():
     for name in ("pareto_params", "rank_curves", "task_bars"):
         assert "95 % t interval of the mean, n = 2 seeds" in caption(name, rows)
     assert "Holm-corrected" in caption("interference", rows)
-    assert "of the median of the single runs" in caption("pareto_costs", rows)
+    assert "95 % interval of that measurement" in caption("pareto_costs", rows)
     one = row_frame(suite.plan(), [record for record in suite.records if record["seed"] == 0])
     assert "No intervals: one seed a row" in caption("task_bars", one)
     figure = draw_pareto(

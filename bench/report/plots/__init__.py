@@ -84,7 +84,7 @@ def caption(name: str, rows: pd.DataFrame) -> str:
         name: A key of `CAPTIONS`.
         rows: As `bench.report.stats.row_frame` returns it.
     """
-    times = " (of times measured once for all seeds: 95 % interval of the median of the single runs)" if name == "pareto_costs" else ""
+    times = " (of times measured for all seeds at once: 95 % interval of that measurement)" if name == "pareto_costs" else ""
     more = {shown: f"{interval_note(rows['seeds_complete'])}, for these validation images{times}" for shown in SHOW_INTERVALS}
     more["interference"] = "which differences are told apart the table's tests say, paired and Holm-corrected"
     return ". ".join([CAPTIONS[name], *([more[name][0].upper() + more[name][1:]] if name in more else [])]) + "."
