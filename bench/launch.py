@@ -121,7 +121,7 @@ def launch_suite(
 def counted(chosen: list[TrialConfig], to_do: list[TrialConfig], to_profile: list[Session]) -> str:
     """Say how much is there and how much is left."""
     there = len(chosen) - len(to_do)
-    return f"{len(chosen)} trials, {there} with a record, {len(to_do)} to run; {len(to_profile)} profiles to measure"
+    return f"{len(chosen)} trials, {there} with a record, {len(to_do)} to run; {len(to_profile)} sessions of profiles to measure"
 
 
 def work_left(

@@ -1,5 +1,6 @@
 """The pretraining of the demo's backbone, in miniature, and the weights that the repository keeps."""
 
+import dataclasses
 import hashlib
 import json
 import shlex
