@@ -3,7 +3,7 @@
     python run_suite.py run demo
 
 Thirteen rows, three seeds, 48 trials, one common recipe. It shows that the pipeline works and how its output reads. It is no evidence about
-the methods on photographs: images, labels and the backbone's pretraining are rendered, at 64 px, and six epochs are what fits into ten
+the methods on photographs: images, labels and the backbone's pretraining are rendered, at 64 px, and five epochs are what fits into ten
 minutes. Their peak learning rate was chosen on another rendered set (seed 7), by what full fine-tuning, decoders only, LoRA and MTLoRA
 reach there.
 """
@@ -15,11 +15,11 @@ from methods.frozen import FrozenConfig
 
 DATA = DataConfig(source="synthetic", synthetic=SyntheticConfig(n_train=240, n_val=100, size=96, seed=0))
 RECIPE = RecipeConfig(
-    epochs=6,
+    epochs=5,
     warmup_epochs=1,
     batch_size=8,
     image_size=64,
-    peak_lr=1.5e-3,
+    peak_lr=2e-3,
     warmup_lr=1e-6,
     min_lr=1e-5,
     rotation=10.0,
