@@ -134,7 +134,7 @@ def profile(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure time and memory of the rows that have no profile yet, each alone on its device; nothing is trained to the end."""
+    """Measure time and memory of the rows that lack them, each alone on its device, in three sessions; nothing is trained to the end."""
     with imports_without("wandb"):
         from bench.launch import launch_suite
 

@@ -37,6 +37,11 @@ _named: set[Path] = set()
 """Files whose torn lines this process has named."""
 
 
+def times(count: int) -> str:
+    """Say how often."""
+    return "once" if count == 1 else f"{count} times"
+
+
 @dataclass
 class Attempts:
     """The attempts of one trial; a method that changes them writes its line at once."""

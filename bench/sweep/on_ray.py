@@ -22,7 +22,7 @@ from bench.provenance import REPOSITORY
 from bench.storage import StorageError, printed_to
 from bench.sweep import interrupt as interrupts
 from bench.sweep import preflight
-from bench.sweep.attempts import Attempts
+from bench.sweep.attempts import Attempts, times
 from bench.sweep.interrupt import Interrupt, kill_descendants
 from bench.sweep.losses import LostWorkers, end_of, out_of_memory, tune_failures
 from bench.sweep.nursery import WORKER_ENVIRONMENT
@@ -258,8 +258,8 @@ def record_deaths(jobs: list[dict[str, Any]], errors: dict[str, Any]) -> None:
                     attempts.add(end_of(str(error), "lost with its supervisor"))
                 status = "oom" if out_of_memory(f"{type(error).__name__} {error}") else "killed"
                 ends = "; ".join(dict.fromkeys(attempts.deaths)) or "never by itself"
-                times = f"died {len(attempts.deaths)} times ({ends}), lost {attempts.losses} times with its node or supervisor"
-                supervisor.bury(job, attempts, status, f"{times}; Ray says: {error}")
+                story = f"died {times(len(attempts.deaths))} ({ends}), lost {times(attempts.losses)} with its node or supervisor"
+                supervisor.bury(job, attempts, status, f"{story}; Ray says: {error}")
                 attempts.remove()
 
 

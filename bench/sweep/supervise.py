@@ -22,7 +22,7 @@ import filelock
 from bench.errors import SuiteError
 from bench.memory import last_words
 from bench.storage import StorageError, append_line, refuse, tail
-from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts
+from bench.sweep.attempts import MAX_FRUITLESS_STARTS, MAX_LOSSES, Attempts, times
 from bench.sweep.nursery import Nursery, NurseryError, kill_group
 
 ENTRIES = "bench.sweep.entries"
@@ -173,7 +173,7 @@ def hopeless(attempts: Attempts, job: Job) -> tuple[str, str] | None:
     if deaths and "out of memory under its limit" in deaths[-1]:  # it would again
         return "oom", f"its process died {deaths[-1]}; {where}; --memory-per-trial allows more"
     if len(deaths) >= job["max_attempts"]:
-        return "killed", f"its process died {len(deaths)} times, {where}: {'; '.join(dict.fromkeys(deaths))}; --attempts allows more"
+        return "killed", f"its process died {times(len(deaths))}, {where}: {'; '.join(dict.fromkeys(deaths))}; --attempts allows more"
     if attempts.losses >= MAX_LOSSES:
         return "killed", f"lost {attempts.losses} times with its node or supervisor, {where}; `--rerun failed` starts it again"
     if attempts.fruitless >= MAX_FRUITLESS_STARTS:
