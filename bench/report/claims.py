@@ -137,14 +137,14 @@ def _fewer(plan: Mapping, seeds: pd.DataFrame, row: int, than: int, factor: str)
 def _on_front(plan: Mapping, seeds: pd.DataFrame, pairs: Pairs, rows: Sequence[int], axis: str) -> dict:
     """Answer whether rows are on the front, with the pair that decides: for "does not hold" the surest, else the one of the least lead."""
     count, named = len(plan["rows"]), _rows(plan, *rows)
-    low, high = separable_ends(seeds, AXES[axis].cost, count)
+    low, high = separable_ends(seeds, AXES[axis].column, count)
     score = np.array([own.mean() if len(own) else np.nan for own in seed_values(seeds, "delta_m", count)])
     known = ~np.isnan(low) & ~np.isnan(score)
     if not known[list(rows)].all():
         return {"answer": NOT_RUN, "rows": named, "note": f"not all of these rows have a Δm and this cost ({_why_not(plan, seeds, *rows)})"}
     low, high = np.where(known, low, np.nan), np.where(known, high, np.nan)
     answer, decisive = judge_front(low, high, pairs, rows)
-    on_front = pareto_front(seed_costs(seeds, AXES[axis].cost, count).means, score)[list(rows)]
+    on_front = pareto_front(seed_costs(seeds, AXES[axis].column, count).means, score)[list(rows)]
     notes = [f"by means {on_front.sum()} of {len(rows)} {'row is' if len(rows) == 1 else 'rows are'} on the front"]
     if not known.all():
         notes.append(f"{(~known).sum()} rows of the plan without a result are left out")

@@ -40,7 +40,7 @@ def iso_frame(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
         Satterthwaite; what the common reference adds cancels to first order and is left out).
     """
     chosen, lines = AXES[axis], []
-    column = chosen.cost if chosen.cost in rows else f"{chosen.cost}_mean"
+    column = chosen.column if chosen.column in rows else f"{chosen.column}_mean"
     known = rows[rows[column].notna() & rows["delta_m_mean"].notna()]
     known = known.assign(cost=known[column].astype(float) / chosen.scale)
     families = {name: own.drop_duplicates("cost") for name, own in known.groupby("family", sort=False) if own["dial_value"].notna().all()}

@@ -17,24 +17,30 @@ MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A cost that a front can be drawn over: its column of the seed frame, what it is divided by, and its title with unit."""
+    """A cost axis.
 
-    cost: str
+    Attributes:
+        column: Of the seed frame; in the row frame a count's column, or a measured cost without `_mean`.
+        scale: What the number is divided by.
+        title: Its label, with unit.
+    """
+
+    column: str
     scale: float
     title: str
 
 
 AXES: Mapping[str, Axis] = {
-    "params": Axis(cost="trainable_params", scale=1e6, title="Trainable parameters with decoders (M)"),
-    "stored": Axis(cost="stored_bytes", scale=MIB, title="Stored beside the backbone (MiB)"),
-    "memory": Axis(cost="step_memory_bytes", scale=MIB, title="Memory of a training step (MiB)"),
-    "step_time": Axis(cost="step_seconds", scale=1e-3, title="Training step (ms)"),
-    "flops": Axis(cost="flops_per_image", scale=1e9, title="Forward pass of one image, unmerged (GFLOPs)"),
-    "merged_flops": Axis(cost="merged_flops_per_image", scale=1e9, title="Forward pass of one image, merged (GFLOPs)"),
-    "inference_time": Axis(cost="inference_seconds", scale=1e-3, title="Inference of one image, unmerged (ms)"),
-    "merged_inference_time": Axis(cost="merged_inference_seconds", scale=1e-3, title="Inference of one image, merged (ms)"),
+    "params": Axis(column="trainable_params", scale=1e6, title="Trainable parameters with decoders (M)"),
+    "stored": Axis(column="stored_bytes", scale=MIB, title="Stored beside the backbone (MiB)"),
+    "memory": Axis(column="step_memory_bytes", scale=MIB, title="Memory of a training step (MiB)"),
+    "step_time": Axis(column="step_seconds", scale=1e-3, title="Time of a training step (ms)"),
+    "flops": Axis(column="flops_per_image", scale=1e9, title="Forward pass, unmerged (GFLOPs / image)"),
+    "merged_flops": Axis(column="merged_flops_per_image", scale=1e9, title="Forward pass, merged (GFLOPs / image)"),
+    "inference_time": Axis(column="inference_seconds", scale=1e-3, title="Inference, unmerged (ms / image)"),
+    "merged_inference_time": Axis(column="merged_inference_seconds", scale=1e-3, title="Inference, merged (ms / image)"),
 }
-"""Axes by short name."""
+"""Axes by short name, which fronts are drawn over; no row costs nothing there."""
 
 
 def pareto_front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
@@ -153,7 +159,7 @@ def front_frame(plan: Mapping, seeds: pd.DataFrame, axis: str) -> pd.DataFrame:
         means), front_probability, knee.
     """
     rows, chosen = len(plan["rows"]), AXES[axis]
-    cost, score = seed_costs(seeds, chosen.cost, rows), seed_values(seeds, "delta_m", rows)
+    cost, score = seed_costs(seeds, chosen.column, rows), seed_values(seeds, "delta_m", rows)
     reference = reference_position(plan)
     means = [cost.means, np.array([own.mean() if len(own) else np.nan for own in score])]
     if reference is not None and not np.isnan(means[1][reference]):
@@ -186,7 +192,7 @@ def front_summary(plan: Mapping, seeds: pd.DataFrame) -> pd.DataFrame:
         if front.empty:
             continue
         corner = (float(front["cost"].max()), float(front["delta_m"].min()))
-        cost = seed_costs(seeds, axis.cost, rows)
+        cost = seed_costs(seeds, axis.column, rows)
         scaled = Costs(values=[own / axis.scale for own in cost.values], errors=cost.errors)
         low, high = hypervolume_interval(scaled, seed_values(seeds, "delta_m", rows), reference=corner)
         lines.append(

@@ -57,10 +57,9 @@ def payload(plan: Mapping, records: Sequence[Mapping], rows: pd.DataFrame, damag
 def front_chances(plan: Mapping, records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
     """Return, per row and cost axis, the probability that the row is on the front of delta_m (`bench.report.pareto.front_probability`)."""
     seeds, chances = scored_seed_frame(plan, records), {}
-    keys = {cost.column: key for key, cost in COSTS.items()}
-    for name, axis in AXES.items():
+    for name in AXES:
         for line in front_frame(plan, seeds, name).itertuples():
-            chances.setdefault(line.label, {})[keys[axis.cost]] = _rounded(line.front_probability, digits=3)
+            chances.setdefault(line.label, {})[name] = _rounded(line.front_probability, digits=3)
     return chances
 
 

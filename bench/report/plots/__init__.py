@@ -26,7 +26,7 @@ from bench.report.stats import plan_tasks, reference_position
 from bench.report.style import family_styles, interval_note, render
 from bench.tasks import TASKS
 
-GRID = ("stored", "step", "flops", "merged_inference")
+GRID = ("stored", "step_time", "flops", "merged_inference_time")
 """Cost axes that share a figure; parameters and memory have one each."""
 
 CAPTIONS = {

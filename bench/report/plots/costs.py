@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.report.plots.pareto import MIB
+from bench.report.pareto import MIB
 from bench.report.plots.tasks import selection_note, shown_labels
 from bench.report.style import STYLE, TEXT_WIDTH_INCHES, new_figure, set_title
 

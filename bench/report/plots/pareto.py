@@ -1,7 +1,6 @@
 """Pareto plots: a cost (log) against delta_m, with intervals both ways, the front, and published points where they can be compared."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.pareto import pareto_front
+from bench.report.pareto import AXES, Axis, pareto_front
 from bench.report.plots.labels import place_labels
 from bench.report.style import (
     STYLE,
@@ -26,7 +25,6 @@ from bench.report.style import (
     set_title,
 )
 
-MIB = 2**20
 LABELS_AT_MOST = 48
 """Points that get a label; with more of them, only rows on the front do."""
 
@@ -38,32 +36,12 @@ FAMILIES_AT_MOST = 12
 """Families that the legend of several small plots tells apart; where they are more, the points bear names."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """A cost axis.
-
-    Attributes:
-        column: A count's column of the row frame, or a measured cost without `_mean`.
-        scale: What the number is divided by.
-        title: Label of the axis, with unit.
-    """
-
-    column: str
-    scale: float
-    title: str
-
-
-COSTS = {
-    "params": Cost(column="trainable_params", scale=1e6, title="Trainable parameters with decoders (M)"),
-    "params_without_decoders": Cost(column="trainable_params_without_decoders", scale=1e6, title="Trainable without decoders (M)"),
-    "memory": Cost(column="step_memory_bytes", scale=MIB, title="Memory of a training step (MiB)"),
-    "stored": Cost(column="stored_bytes", scale=MIB, title="Stored beside the backbone (MiB)"),
-    "step": Cost(column="step_seconds", scale=1e-3, title="Time of a training step (ms)"),
-    "flops": Cost(column="flops_per_image", scale=1e9, title="Forward pass (GFLOPs / image)"),
-    "merged_flops": Cost(column="merged_flops_per_image", scale=1e9, title="Forward pass, merged (GFLOPs / image)"),
-    "inference": Cost(column="inference_seconds", scale=1e-3, title="Inference (ms / image)"),
-    "merged_inference": Cost(column="merged_inference_seconds", scale=1e-3, title="Inference, merged (ms / image)"),
+COSTS: Mapping[str, Axis] = {
+    "params": AXES["params"],
+    "params_without_decoders": Axis(column="trainable_params_without_decoders", scale=1e6, title="Trainable without decoders (M)"),
+    **AXES,
 }
+"""Axes of plots by short name."""
 
 
 def pareto_numbers(rows: pd.DataFrame, *, cost: str, scale: float) -> pd.DataFrame:
