@@ -1,9 +1,10 @@
 """When a measured time says more about what else ran on the device than about the row: its single measurements lie far apart."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 BUSY_RATIO = 1.5
-"""Where the 95 % quantile of single measurements is more than this times the 5 % one, the device was busy."""
+"""Where the upper end of a time's range is more than this times the lower one, the device was busy."""
 
 TIMES = ("step_seconds", "inference_seconds", "merged_inference_seconds")
 """Costs of a record that hold `p05`, `median` and `p95` of single measurements."""
@@ -17,11 +18,15 @@ def time_range(costs: Sequence[Mapping], name: str) -> tuple[float, float] | Non
         name: Of the time.
 
     Returns:
-        The lowest 5 and the highest 95 % quantile, None where it was not measured.
+        The 5 and 95 % quantile of a typical session (medians over sessions, which one odd session does not move), or the lowest and highest
+        of the sessions' medians where these lie further out; None where it was not measured.
     """
-    ends = [(cost.get(name, {}).get("p05"), cost.get(name, {}).get("p95")) for cost in costs]
-    known = [pair for pair in ends if None not in pair]
-    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+    known = [time for cost in costs if None not in ((time := cost.get(name, {})).get("p05"), time.get("p95"), time.get("median"))]
+    if not known:
+        return None
+    medians = [time["median"] for time in known]
+    low, high = (statistics.median(time[end] for time in known) for end in ("p05", "p95"))
+    return min(low, *medians), max(high, *medians)
 
 
 def is_busy(low: float, high: float) -> bool:

@@ -110,7 +110,7 @@ def launch_suite(
         )
         prepare_trials(present, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
-        console.print(f"{suite.name}: {counted(chosen, to_do, to_profile)}", highlight=False)
+        console.print(f"{suite.name}: {counted(chosen, to_do, to_profile, accuracy=accuracy)}", highlight=False)
         with new_plan(suite, suite_dir, command if accuracy else training_command(suite_dir, command), to_do):
             if to_do or to_profile:
                 place(Plan(suite, to_profile, to_do, bool(rerun)), launch, slots, limits, quiet=quiet)
@@ -118,10 +118,10 @@ def launch_suite(
     return summarize(wanted, suite_dir / ("records" if accuracy else "profiles"), verbose=verbose)
 
 
-def counted(chosen: list[TrialConfig], to_do: list[TrialConfig], to_profile: list[Session]) -> str:
+def counted(chosen: list[TrialConfig], to_do: list[TrialConfig], to_profile: list[Session], *, accuracy: bool) -> str:
     """Say how much is there and how much is left."""
-    there = len(chosen) - len(to_do)
-    return f"{len(chosen)} trials, {there} with a record, {len(to_do)} to run; {len(to_profile)} sessions of profiles to measure"
+    trials = f"{len(chosen)} trials, {len(chosen) - len(to_do)} with a record, {len(to_do)} to run; " if accuracy else ""
+    return f"{trials}{len(to_profile)} sessions of profiles to measure"
 
 
 def work_left(
@@ -129,7 +129,8 @@ def work_left(
 ) -> tuple[list[TrialConfig], list[Session]]:
     """Return the trials to run and profiles to measure: what has no record, and of the others what is damaged and what `rerun` names.
 
-    Damage is set aside where the launch makes it good; a record that this launch does not make again is named only.
+    Damage is set aside where the launch makes it good; a record that this launch does not make again is named only. Where nothing is made
+    again, rows whose trials all have records are not profiled any more.
     """
     rules = {"rerun": rerun, "code_id": provenance.code_id()}
     say = partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -140,7 +141,7 @@ def work_left(
         return to_do, []
     with Reader(say, move=True) as reader:
         again = damaged_profiles(chosen, suite_dir, reader)
-        lacking = missing_profiles(to_do if accuracy else chosen, suite_dir, reader, **rules)
+        lacking = missing_profiles(chosen if rerun or not accuracy else to_do, suite_dir, reader, **rules)
     return to_do, sorted(dict.fromkeys((*again, *lacking)), key=lambda session: session.number)
 
 

@@ -48,6 +48,7 @@ def plan_row(row: Row) -> dict[str, Any]:
         **sweep_of(first),
         "kind": row.kind,
         "run_ids": [trial.run_id for trial in row.trials],
+        "profiles": [session.run_id for session in sessions_of(row.trials)],
         "tasks": list(dict.fromkeys(task for trial in row.trials for task in trial.tasks)),
         "seeds": sorted({trial.seed for trial in row.trials}),
     }

@@ -145,7 +145,9 @@ def row_status(label: str, run_ids: list[str], shelf: Shelf) -> dict[str, Any]:
 
 
 def remarks(shelf: Shelf) -> list[str]:
-    """Return a line about everything that cannot be read, with the reason and with what comes of it; and about records of older schemas."""
+    """Return a line about everything that cannot be read, with the reason and with what comes of it; about profiles of which sessions are
+    missing, and about records of older schemas.
+    """
     planned = planned_run_ids(shelf)
     lines = [
         f"{found.status}: {found.error} {prospect(folder, run_id in planned, found.status)}"
@@ -154,7 +156,20 @@ def remarks(shelf: Shelf) -> list[str]:
         if found.error is not None
     ]
     lines += [f"{DAMAGED}: {error} The next `tune` of its row sets it aside and asks for another setting." for error in shelf.torn]
-    return lines + migration_notes(record for record in shelf.records() if record["migrated_from"] is not None)
+    return lines + missing_sessions(shelf) + migration_notes(record for record in shelf.records() if record["migrated_from"] is not None)
+
+
+def missing_sessions(shelf: Shelf) -> list[str]:
+    """Say how many sessions of profiles the last plan lacks, where some were measured; plans of older code do not name them."""
+    try:
+        plan = read_plan(shelf.directory / "plan.json")
+    except (FileNotFoundError, RecordError):
+        return []
+    planned = {run_id for row in plan["rows"] for run_id in row.get("profiles", ())}
+    lacking, name = planned - set(shelf.found[PROFILES]), shelf.directory.name
+    if not lacking or lacking == planned:
+        return []
+    return [f"profiles: {len(lacking)} of {len(planned)} sessions have no record; `run_suite.py profile {name}` measures them"]
 
 
 def planned_run_ids(shelf: Shelf) -> set[str]:

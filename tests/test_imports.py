@@ -53,6 +53,7 @@ FOUNDATION = (
     "schema",
     "provenance",
     "catalogue",
+    "workers",
 )
 """Parts of bench that know nothing of suites, sweeps and reports."""
 

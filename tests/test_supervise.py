@@ -443,6 +443,16 @@ def test_a_trial_that_runs_out_of_memory_says_so_and_the_others_finish(tmp_path:
     assert found[0]["reason"].splitlines()[0].partition(" (limit of its memory")[0] in found[0]["log_tail"]
 
 
+def test_a_trial_that_hangs_for_want_of_memory_is_out_of_memory_and_not_started_again(tmp_path: Path):
+    (job,) = jobs_of(tmp_path, range(1))
+    with Supervisor() as supervisor:
+        limits = {"memory_bytes": 2**33, "hang_seconds": 1.0}
+        assert supervisor.run(job | limits | {"entry": "memory_hog:wait_without_memory"}, print) == "oom"
+    (record,) = load_records(tmp_path / "records")
+    assert record["attempt"] == 1
+    assert "hung: killed after 1 s without a sign of life, out of memory under its limit of 8.00 GiB" in record["reason"]
+
+
 def test_a_disk_that_refuses_stops_the_sweep_and_is_no_failure_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (job,) = jobs_of(tmp_path, range(1))
     with Supervisor() as supervisor, pytest.raises(StorageError, match="the disk is full"):

@@ -7,12 +7,10 @@ were. The manifest comes last, then the directory gets its name.
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from bench.data.store import RawSamples, encode, resized
 from bench.errors import SuiteError
 from bench.heartbeat import beat
 from bench.record import write_atomically
+from bench.workers import pool as pool_of
 
 SMALL_BYTES = 2**26
 """A cache of less is written in this process: starting others takes longer."""
@@ -158,8 +157,7 @@ def _written(job: Job, dataset: RawSamples, opener: Opener, chunks: set[int], pr
         for chunk in sorted(chunks):
             yield write_chunk(job.partial, job.layout, dataset, chunk)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_open_in_worker, initargs=(opener, dataset.tasks)) as pool:
+    with pool_of(processes, _open_in_worker, (opener, dataset.tasks)) as pool:
         try:
             yield from pool.map(partial(_write_in_worker, job.partial, job.layout), sorted(chunks))
         except BaseException:

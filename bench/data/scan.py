@@ -1,9 +1,7 @@
 """Read every file of a split once, in all cores: which are broken, which images lack labels, how much is void. No torch."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from bench.data.information import Shown, shown
 from bench.data.layout import LAYOUTS, DataError, Layout
 from bench.data.normal_values import NormalsScan, scan_normals
 from bench.tasks import IGNORE
+from bench.workers import pool as pool_of
 
 IN_PROCESS = 64
 """Splits of fewer images are read in this process: starting others would take longer."""
@@ -67,7 +66,7 @@ def scan(
 
     if processes == 1:
         return collect(map(work, files))
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with pool_of(processes) as pool:
         return collect(pool.map(work, files, chunksize=16))
 
 

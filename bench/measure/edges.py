@@ -1,6 +1,5 @@
 """Edges: F at the best threshold of the data set (odsF) and of each image (oisF), and average precision."""
 
-import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -15,6 +14,7 @@ from bench.measure.edge_scores import edge_scores
 from bench.measure.scores import Rows, Scores
 from bench.measure.streaming import StreamingMetric
 from bench.tasks import IGNORE
+from bench.workers import pool as pool_of
 
 POOL_PIXELS = 10**6
 """Batches of fewer pixels are counted in this process: starting others would take longer."""
@@ -55,7 +55,7 @@ class EdgesMetric(StreamingMetric):
     def _map(self, pixels: int) -> Any:
         processes = usable_cores()
         if self._pool is None and processes > 1 and pixels >= POOL_PIXELS:
-            self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+            self._pool = pool_of(processes)
         return map if self._pool is None else self._pool.map
 
     def compute(self) -> Scores:

@@ -1,14 +1,13 @@
 """The images of the pretraining task with their labels, rendered by several processes."""
 
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from bench.data.synthetic.source import SOURCE_CLASSES, render_source_image
 from bench.pretrain.config import PretrainError
+from bench.workers import pool as pool_of
 
 IMAGE_SIZE = 64
 PATCH_SIZE = 8
@@ -60,7 +59,7 @@ def _rendered(jobs: list[Job], processes: int) -> Iterator[tuple[np.ndarray, np.
     if processes == 1:
         yield from map(_render_chunk, jobs)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with pool_of(processes) as pool:
         yield from pool.map(_render_chunk, jobs)
 
 

@@ -1,16 +1,13 @@
 """What a reader must know beside the numbers: one sentence a fact, generated from plan and records, never written by hand."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from bench.busy import BUSY_RATIO, is_busy
-from bench.busy import TIMES as TIMED
 from bench.migration import migration_notes
 from bench.report.intervals import FEWEST_ROWS_TO_POOL
-from bench.report.profiles import row_time_ranges
 from bench.report.seeds import HELD_OUT, metric_column, why_no_delta_m
+from bench.report.time_notes import busy_notes, time_notes
 from bench.tasks import TASKS
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -77,7 +74,8 @@ def footnotes(
         *_setting_notes(plan, usable, rows, tuning),
         *_test_notes(plan, rows),
         *_convention_notes(usable, rows),
-        *_busy_notes(plan, usable),
+        *time_notes(plan, usable, rows),
+        *busy_notes(plan, usable),
         *damage_notes(damaged or {}, DAMAGED_AT_MOST),
         *schema_notes(plan, own, set_aside),
         *_missing_notes(plan, records, own, rows, damaged or {}),
@@ -231,56 +229,11 @@ def _convention_notes(usable: Sequence[Mapping], rows: pd.DataFrame) -> list[str
     notes.append(
         "Step memory: weights, gradients, optimiser state and activations saved for the backward pass, counted, at the batch of training. "
         "GFLOPs and inference: forward pass of one image; merged: with low-rank updates folded into the frozen weights where that is "
-        "possible. Step: median wall-clock time of a training step."
+        "possible. Step: wall-clock time of a training step."
     )
-    notes += _time_notes(rows, usable)
     if uncovered:
         notes.append(f"FLOPs leave out: {', '.join(uncovered)}.")
     return notes
-
-
-def _time_notes(rows: pd.DataFrame, usable: Sequence[Mapping]) -> list[str]:
-    """Say what the intervals of times are, and when times are told apart."""
-    shown = [name for name in TIMED if rows[f"{name}_mean"].notna().any()]
-    if not any(rows[f"{name}_low"].notna().any() for name in shown):
-        return ["Times have no interval: they were measured too few times for one."] if shown else []
-    counts = {len(time["sessions"]) if "sessions" in time else 1 for record in usable if (time := record["cost"][shown[0]])}
-    order_statistics = "that of the median of its single runs by order statistics (95 %, binomial), its ends read off their recorded 5 and "
-    order_statistics += "95 % quantiles along normal scores"
-    if max(counts) > 1:
-        said = f"Times: measured in {' or '.join(map(str, sorted(counts)))} sessions (processes that have the device for themselves), all "
-        said += (
-            "rows once before any of them again. A time is the geometric mean of its sessions' medians; its 95 % interval is Student's t "
-        )
-        said += "of their logarithms, with variances moderated over the rows (Smyth 2004), or, where that is wider, "
-        said += f"{order_statistics}. It says what another session on this device would find, not another device."
-    else:
-        said = (
-            f"Times: where one measurement serves all seeds of a row (a profile, or one seed), the interval is {order_statistics}; it says "
-        )
-        said += "how well this session measured, not what another session or device would."
-    return [
-        f"{said} Two times are told apart where 95 % intervals for all rows at once (Bonferroni) do not overlap; bold: all that are not "
-        "told apart from the lowest; Pareto fronts go by the means, and `fronts.md` says how sure they are."
-    ]
-
-
-def _busy_notes(plan: Mapping, usable: Sequence[Mapping]) -> list[str]:
-    """Name the rows whose times were measured while something else ran on the device, and the command that measures them again."""
-    titles, said = {"step_seconds": "step", "inference_seconds": "inference", "merged_inference_seconds": "inference, merged"}, []
-    for row in plan["rows"]:
-        found = {name: ends for name, ends in row_time_ranges(row, usable).items() if is_busy(*ends)}
-        one = " of one model" if row["kind"] == "single_task" else ""
-        times = ", ".join(f"{titles[name]} {1e3 * low:.3g}-{1e3 * high:.3g} ms" for name, (low, high) in found.items())
-        said += [f"{row['label']} ({times}{one})"] if found else []
-    if not said:
-        return []
-    results = re.search(r" --results[ =]\S+", str(plan.get("command") or ""))
-    again = f"run_suite.py profile {plan['suite']} --rerun busy,stale{results[0] if results else ''}"
-    return [
-        f"Measured on a busy device: the 5-95 % range of single measurements spans more than {BUSY_RATIO:g} times its lower end for "
-        f"{'; '.join(said)}. Measure again on an idle device with `{again}`."
-    ]
 
 
 def damage_notes(damaged: Mapping[str, str], most: int | None = None) -> list[str]:

@@ -1,5 +1,7 @@
 """Costs from profiles: time and memory that were measured while nothing else ran on the device stand in for a trial's own."""
 
+import datetime
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,13 +25,16 @@ def with_profiles(records: Sequence[Mapping], profiles: Sequence[Mapping]) -> li
         profiles: Records of kind "profile", one a session.
 
     Returns:
-        New records; in those that a profile serves, `cost.profile` is the run id of its first session, and the costs are `joined`.
+        New records; in those that a profile serves, the costs are `joined`, `cost.profile` is the run id of its first session, and
+        `cost.sessions_interleaved` says whether between its sessions others were measured.
     """
     sessions: dict[tuple, list[Mapping]] = {}
     for profile in sorted(profiles, key=lambda profile: profile.get("session", 1)):
         if profile.get("kind") == "profile" and profile["status"] == "ok":
             sessions.setdefault(key_of(profile), []).append(profile)
     costs = joined({key: [profile["cost"] for profile in found] for key, found in sessions.items()})
+    for key, cost in costs.items():
+        cost["sessions_interleaved"] = _interleaved(key, sessions)
     result = []
     for record in records:
         if record.get("kind") == "profile":
@@ -39,6 +44,17 @@ def with_profiles(records: Sequence[Mapping], profiles: Sequence[Mapping]) -> li
             record = {**record, "cost": {**record["cost"], **costs[key], "profile": sessions[key][0]["run_id"]}}
         result.append(record)
     return result
+
+
+def _interleaved(key: tuple, sessions: Mapping[tuple, Sequence[Mapping]]) -> bool:
+    """Whether, between any two sessions of a profile, another profile of the same code and device was measured."""
+    own = sorted(_start(profile) for profile in sessions[key])
+    others = [_start(profile) for other, found in sessions.items() if _place(other) == _place(key) and other != key for profile in found]
+    return all(any(before < start < after for start in others) for before, after in itertools.pairwise(own))
+
+
+def _start(profile: Mapping) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(profile["timing"]["trial_start"])
 
 
 def joined(costs: Mapping[tuple, Sequence[Mapping]]) -> dict[tuple, dict]:

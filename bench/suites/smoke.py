@@ -1,4 +1,4 @@
-"""Four rows on a handful of images: shows in half a minute that the pipeline runs. Its numbers mean nothing.
+"""Four rows on a handful of images: shows in a minute that the pipeline runs. Its numbers mean nothing.
 
     python run_suite.py run smoke
 

@@ -6,7 +6,6 @@ a new process. `python -m bench.sweep.nursery` is the process; `Nursery` is the 
 """
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -24,10 +23,10 @@ from bench.errors import SuiteError
 from bench.imports import imports_without
 from bench.provenance import code_id
 from bench.storage import StorageError
+from bench.workers import die_with_parent
 
 REPOSITORY = Path(__file__).parent.parent.parent
 READY_SECONDS = 300.0
-PR_SET_PDEATHSIG = 1
 WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What must be set before an interpreter, or CUDA, starts."""
 
@@ -134,14 +133,6 @@ def send(pipe: int, event: dict[str, Any]) -> None:
             data = data[os.write(pipe, data) :]
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies (Linux; elsewhere the nursery's end of file does it)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os._exit(1)
-
-
 def limit_memory(memory_bytes: int) -> None:
     """Let allocations beyond what the process has now and `memory_bytes` more fail."""
     import resource
@@ -156,7 +147,7 @@ def child(message: dict[str, Any], module: str, replies: int, parent: int) -> No
     code = 1
     try:
         os.setpgid(0, 0)
-        die_with_parent(parent)
+        die_with_parent(parent)  # elsewhere than on Linux the nursery's end of file does it
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

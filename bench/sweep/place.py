@@ -114,9 +114,10 @@ def place_on_ray(plan: Plan, launch: "Launch", slots: Slots, limits: Limits, boa
 
 def trial_job(trial: "TrialConfig", launch: "Launch", limits: Limits, gpus: float | str, cpus: int | None, redo: bool) -> dict[str, Any]:
     """Return the job of a trial with its share of a GPU."""
-    from bench.profile import profile_id
+    from bench.plan import profile_file
+    from bench.profile import sessions_of
 
-    share = learned_share(launch.suite_dir / "profiles" / f"{profile_id(trial)}.json") if gpus == AUTO else gpus
+    share = learned_share(profile_file(launch.suite_dir, session) for session in sessions_of([trial])) if gpus == AUTO else gpus
     return make_job(trial, replace(launch, gpus_per_trial=share), limits, gpus=share, cpus=cpus, redo=redo)
 
 

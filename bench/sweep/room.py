@@ -1,5 +1,6 @@
 """What fits where: the largest node, the share of a GPU that a trial's memory asks for, and the order in which trials start."""
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -69,15 +70,15 @@ def gpu_share(peak_bytes: int, device_bytes: int) -> float:
     return 1.0 if share > 0.5 else share
 
 
-def learned_share(profile: Path) -> float:
-    """Return the share of a GPU that a row's profile teaches; a whole one where no profile was measured on a GPU."""
-    try:
-        record = json.loads(profile.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return 1.0
-    cost = record.get("cost") or {}
-    peak, device = cost.get("peak_reserved_bytes"), cost.get("device_memory_bytes")
-    return gpu_share(peak, device) if peak and device else 1.0
+def learned_share(profiles: Iterable[Path]) -> float:
+    """Return the share of a GPU that the sessions of a row's profile teach, the largest; a whole one where none was measured on a GPU."""
+    shares = []
+    for path in profiles:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            cost = json.loads(path.read_text(encoding="utf-8")).get("cost") or {}
+            if cost.get("peak_reserved_bytes") and cost.get("device_memory_bytes"):
+                shares.append(gpu_share(cost["peak_reserved_bytes"], cost["device_memory_bytes"]))
+    return max(shares, default=1.0)
 
 
 def longest_first(jobs: Iterable[dict[str, Any]], seconds: Mapping[str, float]) -> list[dict[str, Any]]:

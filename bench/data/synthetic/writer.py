@@ -9,12 +9,10 @@ import glob
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -29,6 +27,7 @@ from bench.data.synthetic import nyud
 from bench.data.synthetic.labels import Instance
 from bench.data.synthetic.scene import Scene, render_scene
 from bench.errors import SuiteError
+from bench.workers import pool as pool_of
 
 RENDERER_VERSION = 2
 SPLITS = ("train", "val")
@@ -196,7 +195,7 @@ def _write_images(
     if processes == 1:
         collect(map(write, tasks))
     else:
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with pool_of(processes) as pool:
             try:
                 collect(pool.map(write, tasks, chunksize=8))
             except BaseException:
