@@ -13,7 +13,7 @@ from bench.config import TrialConfig, steps_per_epoch
 from bench.data.layout import LAYOUTS, read_split
 from bench.ledger import ledger
 from bench.model.multitask import build_model
-from bench.plan import Reader, profiled_seconds
+from bench.plan import Reader, missing_profiles, profiled_seconds
 from bench.suites import Row, Suite
 from bench.training.loop import train_step
 from bench.training.optim import build_optimizer
@@ -48,7 +48,8 @@ def plan_rows(
         progress: Told before each row how many are done, of how many, and the row's label.
 
     Returns:
-        Per row its label, trials, those missing, trainable parameters, `seconds_per_trial`, and `estimate_from`, where it comes from.
+        Per row its label, trials, those missing, trainable parameters, `seconds_per_trial`, `estimate_from`, where it comes from, and
+        `profile_sessions`, how many of its profiles a launch would measure first.
     """
     rows = []
     with Reader(say, move=False) as reader:
@@ -56,6 +57,7 @@ def plan_rows(
             progress(i, len(suite.rows), row.label)
             first = row.trials[0]
             records = [reader.read(suite_dir / "records" / f"{trial.run_id}.json") for trial in row.trials]
+            lacking = [trial for trial, record in zip(row.trials, records, strict=True) if record is None]
             seconds, source = _known_seconds(row, records, suite_dir)
             if seconds is None and estimate:
                 seconds, source = estimate_trial_seconds(first, _training_images(first, data_root))
@@ -67,6 +69,7 @@ def plan_rows(
                     "trainable_parameters": sum(ledger(trial)["trainable"] for trial in row.trials if trial.seed == first.seed),
                     "seconds_per_trial": seconds,
                     "estimate_from": source,
+                    "profile_sessions": len(missing_profiles(lacking, suite_dir, reader, rerun=frozenset(), code_id=None)),
                 }
             )
     return rows

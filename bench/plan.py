@@ -120,7 +120,9 @@ def missing(
     return [trial for trial in trials if again(reader.read(suite_dir / "records" / f"{trial.run_id}.json", trial), rerun, code_id)]
 
 
-def missing_profiles(trials: list[TrialConfig], suite_dir: Path, reader: Reader, *, rerun: frozenset[str], code_id: str) -> list[Session]:
+def missing_profiles(
+    trials: list[TrialConfig], suite_dir: Path, reader: Reader, *, rerun: frozenset[str], code_id: str | None
+) -> list[Session]:
     """Return the sessions of profiles that these trials lack, in their order; arguments as of `missing`.
 
     Where one session was measured on a busy device, or sessions lie as far apart, "busy" names all of the row.
@@ -162,13 +164,14 @@ def again(record: Mapping[str, Any] | None, rerun: frozenset[str], code_id: str 
 def profiled_seconds(trials: list[TrialConfig], suite_dir: Path) -> dict[str, float]:
     """Estimate from the profiles the seconds that trials train: per run id, those without one that can be read left out."""
     profiles: dict[str, dict[str, Any]] = {}
-    for run_id in dict.fromkeys(map(profile_id, trials)):
+    for session in reversed(sessions_of(trials)):  # the first one that is good stands
         with contextlib.suppress(RecordError, FileNotFoundError):  # an order and an estimate do without; `status` names a damaged one
-            profiles[run_id] = read_record(suite_dir / "profiles" / f"{run_id}.json")
+            record = read_record(profile_file(suite_dir, session))
+            profiles |= {profile_id(session.trial): record} if record["status"] == "ok" else {}
     seconds = {}
     for trial in trials:
         profile = profiles.get(profile_id(trial))
-        if profile is not None and profile["status"] == "ok" and profile["cost"]["step_seconds"]["median"]:
+        if profile is not None and profile["cost"]["step_seconds"]["median"]:
             steps = steps_per_epoch(profile["data"]["n_train"], trial.recipe.batch_size)
             seconds[trial.run_id] = trial.recipe.epochs * steps * profile["cost"]["step_seconds"]["median"]
     return seconds

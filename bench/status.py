@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -160,16 +161,22 @@ def remarks(shelf: Shelf) -> list[str]:
 
 
 def missing_sessions(shelf: Shelf) -> list[str]:
-    """Say how many sessions of profiles the last plan lacks, where some were measured; plans of older code do not name them."""
+    """Say how many sessions of profiles the last plan lacks, where some were measured, and how many failed; older plans do not say."""
     try:
         plan = read_plan(shelf.directory / "plan.json")
     except (FileNotFoundError, RecordError):
         return []
     planned = {run_id for row in plan["rows"] for run_id in row.get("profiles", ())}
-    lacking, name = planned - set(shelf.found[PROFILES]), shelf.directory.name
-    if not lacking or lacking == planned:
-        return []
-    return [f"profiles: {len(lacking)} of {len(planned)} sessions have no record; `run_suite.py profile {name}` measures them"]
+    whole = {run_id: found.status for run_id, found in shelf.found[PROFILES].items() if run_id in planned and found.error is None}
+    failed = [run_id for run_id, status in whole.items() if status != "ok"]
+    results = re.search(r" --results[ =]\S+", str(plan.get("command") or ""))
+    again = f"run_suite.py profile {shelf.directory.name}{results[0] if results else ''}"
+    lines = []
+    if 0 < len(whole) < len(planned):
+        lines.append(f"profiles: {len(planned) - len(whole)} of {len(planned)} sessions have no good record; `{again}` measures them")
+    if failed:
+        lines.append(f"profiles: {len(failed)} of {len(planned)} sessions failed; `{again} --rerun failed` measures them again")
+    return lines
 
 
 def planned_run_ids(shelf: Shelf) -> set[str]:

@@ -127,7 +127,7 @@ def test_plan_without_estimate_measures_nothing_and_leaves_times_open(cli, tmp_p
     assert {row["seconds_per_trial"] for row in rows} == {None}
     assert [line.split()[0] for line in err.splitlines()] == [f"{i}/{len(rows)}" for i in range(1, len(rows) + 1)]
     _, out, err = cli("plan", "smoke", "--results", str(tmp_path), "--quiet", "--no-estimate")
-    assert (out, err) == ("7 of 7 trials to run, time unknown.\n", "")
+    assert (out, err) == ("7 of 7 trials to run, time unknown. Before them 21 sessions of profiles, some seconds each.\n", "")
 
 
 def test_plan_takes_times_from_profiles_before_it_measures(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -136,7 +136,7 @@ def test_plan_takes_times_from_profiles_before_it_measures(cli, tmp_path: Path, 
     _, out, _ = cli("plan", "smoke", "--results", str(tmp_path), "--json")
     assert {(row["seconds_per_trial"], row["estimate_from"]) for row in json.loads(out)} == {(7_200.0, "profiles")}
     _, out, _ = cli("plan", "smoke", "--results", str(tmp_path), "--quiet")
-    assert out == "7 of 7 trials to run, about 14.0 hours of one slot in all.\n"
+    assert out == "7 of 7 trials to run, about 14.0 hours of one slot in all. Before them 21 sessions of profiles, some seconds each.\n"
 
 
 @pytest.mark.parametrize(

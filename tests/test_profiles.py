@@ -14,7 +14,7 @@ from bench import provenance
 from bench.busy import busy_times, time_range
 from bench.launch import work_left
 from bench.measure.cost import summarize_seconds
-from bench.plan import Reader, missing_profiles, profile_file, write_plan
+from bench.plan import Reader, missing_profiles, profile_file, profiled_seconds, write_plan
 from bench.profile import SESSIONS, Session, profile_id, sessions_of
 from bench.record import write_record
 from bench.report.footnotes import footnotes
@@ -225,12 +225,26 @@ def test_rows_with_records_are_profiled_again_where_that_is_asked_for(tmp_path: 
 
 def test_status_says_how_many_sessions_are_missing(tmp_path: Path) -> None:
     suite = load("smoke")
-    write_plan(suite, tmp_path, "python run_suite.py run smoke")
+    write_plan(suite, tmp_path, "python run_suite.py run smoke --results r")
     assert missing_sessions(look_at(tmp_path)) == []  # none was asked for
     planned = sessions_of(suite.trials)
     measured(tmp_path, planned[0])
+    again = f"run_suite.py profile {tmp_path.name}"
     (said,) = missing_sessions(look_at(tmp_path))
-    assert said.startswith(f"profiles: {len(planned) - 1} of {len(planned)} sessions have no record")
+    assert said == f"profiles: {len(planned) - 1} of {len(planned)} sessions have no good record; `{again} --results r` measures them"
     for session in planned:
         measured(tmp_path, session)
     assert missing_sessions(look_at(tmp_path)) == []
+    measured(tmp_path, planned[1], status="oom")
+    (said,) = missing_sessions(look_at(tmp_path))
+    assert said == f"profiles: 1 of {len(planned)} sessions failed; `{again} --results r --rerun failed` measures them again"
+
+
+def test_an_estimate_takes_the_first_good_session(tmp_path: Path) -> None:
+    (trial,) = TRIALS[:1]
+    first, second, third = sessions_of([trial])
+    measured(tmp_path, first, status="oom")
+    measured(tmp_path, third, step_seconds=0.4)
+    assert profiled_seconds([trial], tmp_path) == {trial.run_id: pytest.approx(0.4 * trial.recipe.epochs * 20)}  # 40 images, batches of two
+    measured(tmp_path, second, step_seconds=0.2)
+    assert profiled_seconds([trial], tmp_path) == {trial.run_id: pytest.approx(0.2 * trial.recipe.epochs * 20)}

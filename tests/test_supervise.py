@@ -387,7 +387,7 @@ def test_a_process_that_dies_for_want_of_memory_under_its_limit_is_out_of_memory
     (first, second) = jobs_of(tmp_path, range(2), memory_bytes=2**33, max_attempts=2)
     found = run([first, second | {"memory_bytes": None}], monkeypatch, {"0": ["abort for memory"], "1": ["abort for memory"]})
     assert [(found[seed]["status"], found[seed]["attempt"]) for seed in (0, 1)] == [("oom", 1), ("killed", 2)]
-    assert "SIGABRT), out of memory under its limit of 8.00 GiB: terminate called" in found[0]["reason"]
+    assert "SIGABRT), out of memory under its limit of 8.00 GiB beyond what it began with: terminate called" in found[0]["reason"]
 
 
 def test_what_a_child_reports_before_its_process_id_is_known_is_not_lost(tmp_path: Path):

@@ -72,12 +72,14 @@ def plan(
         f"about {duration(sum(row['missing'] * row['seconds_per_trial'] for row in known))} of one slot in all" if timed else "time unknown"
     )
     partial = f" for {timed} of them" if 0 < timed < to_do else ""
-    print(f"{to_do} of {sum(row['trials'] for row in rows)} trials to run" + (f", {about}{partial}." if to_do else "."))
+    sessions = sum(row["profile_sessions"] for row in rows)
+    first = f" Before them {sessions} sessions of profiles, some seconds each." if sessions else ""
+    print(f"{to_do} of {sum(row['trials'] for row in rows)} trials to run" + (f", {about}{partial}." if to_do else ".") + first)
 
 
 def _planned(row: dict[str, Any]) -> dict[str, Any]:
     seconds = row["seconds_per_trial"]
-    shown = {key: value for key, value in row.items() if key not in ("seconds_per_trial", "estimate_from")}
+    shown = {key: value for key, value in row.items() if key not in ("seconds_per_trial", "estimate_from", "profile_sessions")}
     return shown | {"time_a_trial": None if seconds is None else duration(seconds), "from": row["estimate_from"]}
 
 

@@ -130,7 +130,8 @@ class Supervisor:
         if recorded(job) is None:
             death = overdue_death(overdue, job) if overdue is not None else how(code, memory_kills() - kills)
             if job["memory_bytes"] and (words := last_words((tail(log) or "").rpartition("\n--- attempt")[2])):
-                death = f"{death}, out of memory under its limit of {job['memory_bytes'] / 2**30:.2f} GiB: {words[:200]}"
+                bound = f"its limit of {job['memory_bytes'] / 2**30:.2f} GiB beyond what it began with"
+                death = f"{death}, out of memory under {bound}: {words[:200]}"
             attempts.add(f"died {death}", at=now())
             append_line(log, f"--- attempt {number} died {death}, {whereabouts(attempts.epoch, job['epochs'])}, {now()}")
         return False

@@ -94,7 +94,8 @@ def draw_pareto(
         axes.set(title=title)
         _draw_points(axes, numbers, styles, cost_title, published)
         arrows = _draw_intervals([(axes, numbers)], styles)
-        handles = [_front_handle(), *_reading_aids(numbers, reference_label, published, arrows=arrows)]
+        across = numbers["cost_low"].notna().any()
+        handles = [_front_handle(), *_reading_aids(numbers, reference_label, published, arrows=arrows, across=across)]
         if len(numbers) > LABELS_AT_MOST:  # points without names
             handles = [*_family_handles(numbers, styles), *handles]
         columns = legend_columns([str(handle.get_label()) for handle in handles], most=3)
@@ -126,7 +127,8 @@ def draw_pareto_grid(parts: Mapping[str, pd.DataFrame], styles: Mapping[str, dic
         dials = any(numbers["dial_value"].notna().any() for numbers in parts.values())
         set_title(figure, title, *(["Numbers: value of the method's dial"] if dials else []))
         numbers, arrows = max(parts.values(), key=len), _draw_intervals(pairs, styles)
-        aids = _reading_aids(numbers, reference_label, None, arrows=arrows)
+        across = any(own["cost_low"].notna().any() for own in parts.values())
+        aids = _reading_aids(numbers, reference_label, None, arrows=arrows, across=across)
         names = len(styles) > FAMILIES_AT_MOST
         handles = [*([] if names else _family_handles(numbers, styles)), _front_handle(), *aids]
         columns = legend_columns([str(handle.get_label()) for handle in handles], most=3)
@@ -207,8 +209,10 @@ def _front_handle() -> Line2D:
     return Line2D([], [], label="Pareto front", color="0.25", linewidth=1.0, linestyle=(0, (4, 2)))
 
 
-def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None, *, arrows: bool) -> list[Line2D]:
-    """Return the legend entries that explain the signs in use."""
+def _reading_aids(
+    numbers: pd.DataFrame, reference_label: str, published: pd.DataFrame | None, *, arrows: bool, across: bool
+) -> list[Line2D]:
+    """Return the legend entries that explain the signs in use; `across`: whether costs have intervals."""
     handles = [Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (1, 2)), label=f"Δm = 0: {reference_label}")]
     if not numbers["on_front"].all():
         handles.append(
@@ -236,6 +240,9 @@ def _reading_aids(numbers: pd.DataFrame, reference_label: str, published: pd.Dat
                 label=f"lines: {interval_note(numbers['n'])}{'; arrow: it goes on' if arrows else ''}",
             )
         )
+    if across:
+        look = {"marker": "_", "linestyle": "none", "markersize": 7}
+        handles.append(Line2D([], [], color="0.3", label="across: 95 % interval of a measured cost", **look))
     if published is not None:
         look = {"marker": "o", "markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
         handles.append(Line2D([], [], color="0.35", label="hollow: published, another code base", **look))
