@@ -93,8 +93,8 @@ def launch_suite(
     prepare_data(chosen, suite_dir.parent, data_root, console)
     with only_launch(suite_dir, console.print) as launch_id:
         to_do, to_profile = work_left(chosen, suite_dir, accuracy=accuracy, profiles=profiles, rerun=rerun, console=console)
-        present = to_do or list(dict.fromkeys(session.trial for session in to_profile))
-        prepare_weights(present, weights_file)
+        to_prepare = to_do or list(dict.fromkeys(session.trial for session in to_profile))
+        prepare_weights(to_prepare, weights_file)
         launch = new_launch(
             suite,
             suite_dir,
@@ -108,7 +108,7 @@ def launch_suite(
             executor=executor,
             command=command,
         )
-        prepare_trials(present, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
+        prepare_trials(to_prepare, launch.cache_dir, results=suite_dir.parent, data_root=data_root, console=console)
         clear_leftovers([trial for trial in chosen if trial not in to_do], suite_dir)
         console.print(f"{suite.name}: {counted(chosen, to_do, to_profile, accuracy=accuracy)}", highlight=False)
         with new_plan(suite, suite_dir, command if accuracy else training_command(suite_dir, command), to_do):

@@ -14,7 +14,7 @@ from made_records import MadeSuite, demo_like_suite, made_method
 
 from bench.report import make_report
 from bench.report.commands import row_command, suite_command, trial_command
-from bench.report.footnotes import damage_notes
+from bench.report.lacking import damage_notes
 from bench.report.page.assets import packed
 from bench.report.page.facts import facts
 from bench.report.stats import pareto_front, row_frame

@@ -39,7 +39,7 @@ def claims(suite: SuiteName, results: Results = DEFAULT_RESULTS, as_json: Json =
     """Ask the records what papers claim, and show our audit of the published tables."""
     from bench.report.audit import audit
     from bench.report.claims import answer_claims
-    from bench.report.footnotes import damage_notes
+    from bench.report.lacking import damage_notes
     from bench.report.loading import load_results
 
     directory = results / plain_name(suite, "suite")
@@ -67,7 +67,7 @@ def export(
     """
     from bench.report import is_reported, make_report
     from bench.report.export import export as pack
-    from bench.report.footnotes import damage_notes
+    from bench.report.lacking import damage_notes
 
     directory, target = results / plain_name(suite, "suite"), out or results / f"{suite}.zip"
     if not is_reported(directory):

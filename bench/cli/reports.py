@@ -39,7 +39,7 @@ def report(
 def print_report(suite_dir: Path, quiet: bool = False, keep_current: bool = False, **options: bool) -> bool:
     """Make the report, print its table, and return whether any trial has a result; with `keep_current`, one that is up to date stays."""
     from bench.report import make_report
-    from bench.report.footnotes import damage_notes
+    from bench.report.lacking import damage_notes
     from bench.report.tables import to_rich
 
     made = make_report(suite_dir, keep_current=keep_current, **options)

@@ -12,7 +12,8 @@ from pathlib import Path
 from bench.record import RecordError, write_atomically
 from bench.report.evidence import FILES as EVIDENCE
 from bench.report.evidence import evidence_files
-from bench.report.footnotes import footnotes, partial_mark, planned_records, schema_notes
+from bench.report.footnotes import footnotes, partial_mark, planned_records
+from bench.report.lacking import schema_notes
 from bench.report.latex import to_latex
 from bench.report.loading import Results, load_results
 from bench.report.page import PAGE, make_page

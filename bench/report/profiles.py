@@ -1,6 +1,5 @@
 """Costs from profiles: time and memory that were measured while nothing else ran on the device stand in for a trial's own."""
 
-import datetime
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -53,8 +52,9 @@ def _interleaved(key: tuple, sessions: Mapping[tuple, Sequence[Mapping]]) -> boo
     return all(any(before < start < after for start in others) for before, after in itertools.pairwise(own))
 
 
-def _start(profile: Mapping) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(profile["timing"]["trial_start"])
+def _start(profile: Mapping) -> str:
+    """Return when a session began, as records write it (UTC, ISO 8601), which sorts as time does."""
+    return profile["timing"].get("trial_start") or ""
 
 
 def joined(costs: Mapping[tuple, Sequence[Mapping]]) -> dict[tuple, dict]:
@@ -65,8 +65,8 @@ def joined(costs: Mapping[tuple, Sequence[Mapping]]) -> dict[tuple, dict]:
 
     Returns:
         `EXCLUSIVE` costs by key. Memory is that of the first session, peaks the highest. A time of several sessions has as `median` the
-        geometric mean of their medians; as `p05`, `p95` the lowest and highest of theirs; `n`, all single measurements; `sessions`, theirs
-        one by one; and as `session_log_error` and `session_df` the standard error of its logarithm by how far sessions lie apart,
+        geometric mean of their medians; as `p05`, `p95` the ends of `bench.busy.time_range`; `n`, all single measurements; `sessions`,
+        theirs one by one; and as `session_log_error` and `session_df` the standard error of its logarithm by how far sessions lie apart,
         and degrees of freedom, with variances moderated over the profiles of the same code and device.
     """
     result = {}

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from bench.report.commands import row_command, suite_command, trial_command
-from bench.report.footnotes import DAMAGED_AT_MOST, damage_notes, detectable_note, distinct, trial_counts
+from bench.report.footnotes import detectable_note, distinct, trial_counts
+from bench.report.lacking import DAMAGED_AT_MOST, damage_notes
 from bench.report.stats import plan_tasks, reference_position
 from bench.tasks import TASKS
 
